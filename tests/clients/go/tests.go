@@ -1,0 +1,37 @@
+package main
+
+// The names are the contract of tests/clients/README.md, then this suite's own.
+var tests = []test{
+	{"publish_subscribe", publishSubscribe},
+	{"wildcard_star", wildcardStar},
+	{"wildcard_full", wildcardFull},
+	{"queue_group", queueGroup},
+	{"request_inbox", requestInbox},
+	{"request_mux", requestMux},
+	{"no_responders", noResponders},
+	{"headers", headers},
+	{"drain", drain},
+	{"auto_unsubscribe", autoUnsubscribe},
+	{"max_payload_exact", maxPayloadExact},
+	{"max_payload_exceeded", maxPayloadExceeded},
+	{"reconnect", reconnect},
+	{"slow_consumer", slowConsumer},
+	{"auth_user_pass", authUserPass},
+	{"auth_token", authToken},
+	{"auth_failure", authFailure},
+	{"permissions_violation", permissionsViolation},
+	{"large_payload", largePayload},
+	{"ordering_100k", ordering100k},
+	{"flush_rtt", flushRtt},
+	{"server_info", serverInfo},
+	{"lame_duck", lameDuck},
+
+	{"queue_group_changing", queueGroupChanging},
+	{"request_many", requestMany},
+	{"no_echo", noEcho},
+	{"verbose_pedantic", verbosePedantic},
+	{"reconnect_buffered", reconnectBuffered},
+	{"monitored", monitored},
+	{"callbacks", callbacks},
+	{"keep_alive", keepAlive},
+}
