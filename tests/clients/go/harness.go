@@ -245,7 +245,7 @@ func main() {
 	setup.cleanup(func() { _ = control("/stop", map[string]any{"id": plain.Id}, &struct{}{}) })
 
 	only := map[string]bool{}
-	for _, name := range os.Args[1:] {
+	for _, name := range strings.FieldsFunc(os.Getenv("CLIENTS_ONLY"), func(r rune) bool { return r == ',' }) {
 		only[name] = true
 	}
 	failed := 0
