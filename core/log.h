@@ -5,7 +5,8 @@
 // any thread; it never waits for a disk, a terminal or a network (an implementation queues, and when its queue is full drops the
 // oldest line and counts it), but it copies and so is for the rare branch only.
 //
-// Texts are nats-server's wherever it has one: tools wait for them. No trailing newline. What a peer sent is quoted with quote().
+// Texts are nats-server's wherever it has one: tools wait for them. No trailing newline. What a peer sent is quoted with
+// quote() (core/go_format.h).
 #pragma once
 
 #include <fmt/format.h>
@@ -13,7 +14,6 @@
 #include <atomic>
 #include <cstdint>
 #include <iterator>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -75,8 +75,5 @@ class NullLog final : public Log {
   }
   void write(LogLevel, std::string_view) override {}
 };
-
-// `text` as Go's %q prints it, in double quotes with escapes: bytes of a peer can then neither break a line nor colour a terminal.
-std::string quote(std::string_view text);
 
 }  // namespace peregrine::core

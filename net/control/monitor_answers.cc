@@ -1,0 +1,770 @@
+#include "net/control/monitor_answers.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "core/go_format.h"
+
+namespace peregrine::net::control {
+namespace {
+
+using core::ConnRow;
+using core::ConnSort;
+using core::ConnState;
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kDefaultLimit = 1024;
+constexpr std::string_view kGlobalAccount = "$G";
+
+// ---------------------------------------------------------------------------------------------------- JSON as Go writes it
+
+// Go prints 2.0 as 2.
+Json number(double value) {
+  if (std::nearbyint(value) == value && std::abs(value) < 9e15) return static_cast<int64_t>(value);
+  return value;
+}
+
+Json seconds(config::Duration duration) { return number(static_cast<double>(duration.count()) / 1e9); }
+
+template <class Value>
+void put_unless_empty(Json& object, const char* key, const Value& value) {
+  if (value != Value{}) object[key] = value;
+}
+
+// indent < 0 = on one line. Go escapes what HTML could take for markup; inside JSON those bytes occur in strings only.
+std::string to_text(const Json& json, int indent) {
+  const std::string raw = json.dump(indent, ' ', false, Json::error_handler_t::replace);
+  std::string text;
+  text.reserve(raw.size() + raw.size() / 32);
+  for (size_t i = 0; i < raw.size(); ++i) {
+    switch (raw[i]) {
+      case '<': text += "\\u003c"; break;
+      case '>': text += "\\u003e"; break;
+      case '&': text += "\\u0026"; break;
+      case '\xE2':
+        if (raw.compare(i, 3, "\u2028") == 0 || raw.compare(i, 3, "\u2029") == 0) {
+          text += raw[i + 2] == '\xA8' ? "\\u2028" : "\\u2029";
+          i += 2;
+        } else {
+          text += raw[i];
+        }
+        break;
+      default: text += raw[i];
+    }
+  }
+  return text;
+}
+
+HttpAnswer json_answer(const Json& json, int status = 200, int indent = 2) {
+  return {status, to_text(json, indent), "application/json", {{"Access-Control-Allow-Origin", "*"}}};
+}
+
+// ---------------------------------------------------------------------------------------------------- parameters
+
+// Reads parameters one after the other; after the first bad one every further read is skipped and `error` says why.
+class Params {
+ public:
+  explicit Params(const HttpRequest& request) : request_(request) {}
+
+  bool boolean(const char* name) {
+    const std::string_view text = request_.param(name);
+    if (failed() || text.empty()) return false;
+    for (const char* yes : {"1", "t", "T", "TRUE", "true", "True"}) {
+      if (text == yes) return true;
+    }
+    for (const char* no : {"0", "f", "F", "FALSE", "false", "False"}) {
+      if (text == no) return false;
+    }
+    fail("boolean", name, "ParseBool", text, "invalid syntax");
+    return false;
+  }
+
+  int64_t integer(const char* name) {
+    const std::string_view text = request_.param(name);
+    const std::string_view digits = text.starts_with('+') ? text.substr(1) : text;
+    return digits.starts_with('-') && text.starts_with('+') ? bad_number<int64_t>(name, "int", "Atoi", text)
+                                                            : parse<int64_t>(name, "int", "Atoi", text, digits);
+  }
+  uint64_t unsigned_integer(const char* name) {
+    const std::string_view text = request_.param(name);
+    return parse<uint64_t>(name, "uint64", "ParseUint", text, text);
+  }
+
+  // `subs` of /connz and others: a boolean or the word detail.
+  struct Subs {
+    bool list = false, detail = false;
+  };
+  Subs subs() {
+    if (lower(request_.param("subs")) == "detail") return {false, true};
+    return {boolean("subs"), false};
+  }
+
+  ConnState state() {
+    const std::string text = lower(request_.param("state"));
+    if (failed() || text.empty() || text == "open") return ConnState::kOpen;
+    if (text == "closed") return ConnState::kClosed;
+    if (text == "any" || text == "all") return ConnState::kAll;
+    error_ = fmt::format("Error decoding state for {}", request_.param("state"));
+    return ConnState::kOpen;
+  }
+
+  bool failed() const { return !error_.empty(); }
+  HttpAnswer answer() const { return plain_answer(400, error_); }
+
+ private:
+  static std::string lower(std::string_view text) {
+    std::string out(text);
+    for (char& c : out) {
+      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+    }
+    return out;
+  }
+
+  void fail(const char* type, const char* name, const char* function, std::string_view text, const char* why) {
+    error_ = fmt::format("Error decoding {} for '{}': strconv.{}: parsing {}: {}", type, name, function, core::quote(text), why);
+  }
+
+  template <class Number>
+  Number bad_number(const char* name, const char* type, const char* function, std::string_view text) {
+    if (!failed()) fail(type, name, function, text, "invalid syntax");
+    return 0;
+  }
+
+  template <class Number>
+  Number parse(const char* name, const char* type, const char* function, std::string_view text, std::string_view digits) {
+    if (failed() || text.empty()) return 0;
+    Number value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error == std::errc::invalid_argument || end != digits.data() + digits.size()) {
+      return bad_number<Number>(name, type, function, text);
+    }
+    if (error == std::errc::result_out_of_range) {
+      fail(type, name, function, text, "value out of range");
+      return 0;
+    }
+    return value;
+  }
+
+  const HttpRequest& request_;
+  std::string error_;
+};
+
+std::optional<ConnSort> parse_sort(std::string_view text) {
+  static constexpr std::pair<std::string_view, ConnSort> kSorts[] = {
+      {"", ConnSort::kCid},           {"cid", ConnSort::kCid},         {"start", ConnSort::kStart},
+      {"subs", ConnSort::kSubs},      {"pending", ConnSort::kPending}, {"msgs_to", ConnSort::kMsgsTo},
+      {"msgs_from", ConnSort::kMsgsFrom}, {"bytes_to", ConnSort::kBytesTo}, {"bytes_from", ConnSort::kBytesFrom},
+      {"last", ConnSort::kLast},      {"idle", ConnSort::kIdle},       {"uptime", ConnSort::kUptime},
+      {"stop", ConnSort::kStop},      {"reason", ConnSort::kReason},   {"rtt", ConnSort::kRtt},
+  };
+  for (const auto& [name, sort] : kSorts) {
+    if (name == text) return sort;
+  }
+  return std::nullopt;
+}
+
+// A subject somebody can publish to: no empty token, no wildcard.
+bool is_literal_subject(std::string_view subject) {
+  for (size_t begin = 0; begin <= subject.size();) {
+    const size_t end = std::min(subject.find('.', begin), subject.size());
+    const std::string_view token = subject.substr(begin, end - begin);
+    if (token.empty() || token == "*" || token == ">") return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
+// The part of a list from `offset`, `limit` long, as far as it exists.
+template <class Row>
+std::span<const Row> page(const std::vector<Row>& rows, int64_t offset, int64_t limit) {
+  const size_t begin = std::min(rows.size(), static_cast<size_t>(offset));
+  return std::span(rows).subspan(begin, std::min(rows.size() - begin, static_cast<size_t>(limit)));
+}
+
+size_t rows_needed(int64_t offset, int64_t limit) { return static_cast<size_t>(offset) + static_cast<size_t>(limit); }
+
+// ---------------------------------------------------------------------------------------------------- merging shards
+
+struct MergedAccount {
+  uint64_t connections = 0, leafnodes = 0, total_connections = 0, slow_consumers = 0;
+  core::Traffic traffic;
+  core::SublistStats sublist;
+  double fanout = 0;  // sum over all cached results
+};
+
+void add(core::Traffic& sum, const core::Traffic& part) {
+  sum.in_msgs += part.in_msgs;
+  sum.in_bytes += part.in_bytes;
+  sum.out_msgs += part.out_msgs;
+  sum.out_bytes += part.out_bytes;
+}
+
+void add(core::KindCounts& sum, const core::KindCounts& part) {
+  sum.clients += part.clients;
+  sum.routes += part.routes;
+  sum.gateways += part.gateways;
+  sum.leafs += part.leafs;
+}
+
+void add(MergedAccount& sum, const core::SublistStats& part) {
+  sum.sublist.num_subscriptions += part.num_subscriptions;
+  sum.sublist.num_cache += part.num_cache;
+  sum.sublist.num_inserts += part.num_inserts;
+  sum.sublist.num_removes += part.num_removes;
+  sum.sublist.num_matches += part.num_matches;
+  sum.sublist.cache_hits += part.cache_hits;
+  sum.sublist.max_fanout = std::max(sum.sublist.max_fanout, part.max_fanout);
+  sum.sublist.memory_bytes += part.memory_bytes;
+  sum.fanout += part.avg_fanout * static_cast<double>(part.num_cache);
+}
+
+// In the order of their names. `only` = "" for all.
+std::vector<std::pair<std::string, MergedAccount>> merge_accounts(const std::vector<core::ShardSnapshot>& shards,
+                                                                  std::string_view only) {
+  std::map<std::string, MergedAccount> accounts;
+  for (const core::ShardSnapshot& shard : shards) {
+    for (const core::AccountSnapshot& account : shard.accounts) {
+      if (!only.empty() && account.name != only) continue;
+      MergedAccount& sum = accounts[account.name];
+      sum.connections += account.connections;
+      sum.leafnodes += account.leafnodes;
+      sum.total_connections += account.total_connections;
+      sum.slow_consumers += account.slow_consumers;
+      add(sum.traffic, account.traffic);
+      add(sum, account.sublist);
+    }
+  }
+  return {accounts.begin(), accounts.end()};
+}
+
+void put_sublist_stats(Json& json, const MergedAccount& account) {
+  const core::SublistStats& stats = account.sublist;
+  json["num_subscriptions"] = stats.num_subscriptions;
+  json["num_cache"] = stats.num_cache;
+  json["num_inserts"] = stats.num_inserts;
+  json["num_removes"] = stats.num_removes;
+  json["num_matches"] = stats.num_matches;
+  json["cache_hit_rate"] =
+      stats.num_matches == 0 ? Json(0) : number(static_cast<double>(stats.cache_hits) / static_cast<double>(stats.num_matches));
+  json["max_fanout"] = stats.max_fanout;
+  json["avg_fanout"] = stats.num_cache == 0 ? Json(0) : number(account.fanout / static_cast<double>(stats.num_cache));
+}
+
+// ---------------------------------------------------------------------------------------------------- rows
+
+Json sub_detail(const core::SubRow& sub, bool with_account) {
+  Json json = Json::object();
+  if (with_account) {
+    put_unless_empty(json, "account", sub.account);
+    put_unless_empty(json, "account_tag", sub.account);
+  }
+  json["subject"] = sub.subject;
+  put_unless_empty(json, "qgroup", sub.queue);
+  json["sid"] = sub.sid;
+  json["msgs"] = sub.msgs;
+  put_unless_empty(json, "max", sub.max);
+  json["cid"] = sub.cid;
+  return json;
+}
+
+// nats-server shows round trips below a millisecond in whole microseconds.
+std::string rtt_text(int64_t rtt_ns) {
+  return core::format_duration(rtt_ns > 1'000 && rtt_ns < 1'000'000 ? rtt_ns / 1000 * 1000 : rtt_ns);
+}
+
+Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs) {
+  const bool closed = row.stop_ns != 0;
+  const int64_t until_ns = closed ? row.stop_ns : now_ns;
+  Json json = Json::object();
+  json["cid"] = row.cid;
+  put_unless_empty(json, "kind", row.kind);
+  put_unless_empty(json, "type", row.type);
+  json["ip"] = row.ip;
+  json["port"] = row.port;
+  json["start"] = core::format_time(row.start_ns);
+  json["last_activity"] = core::format_time(row.last_activity_ns);
+  if (closed) json["stop"] = core::format_time(row.stop_ns);
+  put_unless_empty(json, "reason", row.reason);
+  json["rtt"] = rtt_text(row.rtt_ns);
+  json["uptime"] = core::format_uptime(std::max<int64_t>(0, until_ns - row.start_ns));
+  json["idle"] = core::format_uptime(std::max<int64_t>(0, until_ns - row.last_activity_ns));
+  json["pending_bytes"] = row.pending_bytes;
+  json["in_msgs"] = row.traffic.in_msgs;
+  json["out_msgs"] = row.traffic.out_msgs;
+  json["in_bytes"] = row.traffic.in_bytes;
+  json["out_bytes"] = row.traffic.out_bytes;
+  put_unless_empty(json, "stalls", row.stalls);
+  json["subscriptions"] = row.subscriptions;
+  put_unless_empty(json, "name", row.name);
+  put_unless_empty(json, "lang", row.lang);
+  put_unless_empty(json, "version", row.version);
+  put_unless_empty(json, "tls_version", row.tls_version);
+  put_unless_empty(json, "tls_cipher_suite", row.tls_cipher_suite);
+  if (auth && !row.tls_peer_certs.empty()) {
+    Json& certs = json["tls_peer_certs"] = Json::array();
+    for (const core::TlsPeerCert& cert : row.tls_peer_certs) {
+      Json& entry = certs.emplace_back(Json::object());
+      put_unless_empty(entry, "subject", cert.subject);
+      put_unless_empty(entry, "spki_sha256", cert.spki_sha256);
+      put_unless_empty(entry, "cert_sha256", cert.cert_sha256);
+    }
+  }
+  put_unless_empty(json, "tls_first", row.tls_first);
+  if (auth) {
+    put_unless_empty(json, "authorized_user", row.authorized_user);
+    if (row.account != kGlobalAccount) put_unless_empty(json, "account", row.account);
+  }
+  if (subs.detail && !row.subs.empty()) {
+    Json& list = json["subscriptions_list_detail"] = Json::array();
+    for (const core::SubRow& sub : row.subs) list.push_back(sub_detail(sub, false));
+  } else if (subs.list && !row.subs.empty()) {
+    Json& list = json["subscriptions_list"] = Json::array();
+    for (const core::SubRow& sub : row.subs) list.push_back(sub.subject);
+  }
+  if (auth) {
+    put_unless_empty(json, "jwt", row.jwt);
+    put_unless_empty(json, "issuer_key", row.issuer_key);
+    // An account without a tag is tagged with its name; of closed connections nats-server leaves that out for the global one.
+    if (!closed || row.account != kGlobalAccount) {
+      put_unless_empty(json, "name_tag", row.name_tag.empty() ? row.account : row.name_tag);
+    }
+    put_unless_empty(json, "tags", row.tags);
+  }
+  put_unless_empty(json, "mqtt_client", row.mqtt_client);
+  if (!row.proxy_key.empty()) json["proxy"] = {{"key", row.proxy_key}};
+  return json;
+}
+
+void sort_connections(std::vector<ConnRow>& rows, ConnSort sort, int64_t now_ns) {
+  const auto uptime = [now_ns](const ConnRow& row) { return (row.stop_ns != 0 ? row.stop_ns : now_ns) - row.start_ns; };
+  // Equal ones by cid, so that pages do not overlap.
+  const auto ascending = [&rows](auto key) {
+    std::sort(rows.begin(), rows.end(), [&](const ConnRow& a, const ConnRow& b) {
+      const auto &x = key(a), &y = key(b);
+      return x != y ? x < y : a.cid < b.cid;
+    });
+  };
+  const auto descending = [&rows](auto key) {
+    std::sort(rows.begin(), rows.end(), [&](const ConnRow& a, const ConnRow& b) {
+      const auto &x = key(a), &y = key(b);
+      return x != y ? y < x : a.cid < b.cid;
+    });
+  };
+  switch (sort) {
+    case ConnSort::kCid:
+    case ConnSort::kStart: ascending([](const ConnRow& r) { return r.cid; }); break;
+    case ConnSort::kSubs: descending([](const ConnRow& r) { return r.subscriptions; }); break;
+    case ConnSort::kPending: descending([](const ConnRow& r) { return r.pending_bytes; }); break;
+    case ConnSort::kMsgsTo: descending([](const ConnRow& r) { return r.traffic.out_msgs; }); break;
+    case ConnSort::kMsgsFrom: descending([](const ConnRow& r) { return r.traffic.in_msgs; }); break;
+    case ConnSort::kBytesTo: descending([](const ConnRow& r) { return r.traffic.out_bytes; }); break;
+    case ConnSort::kBytesFrom: descending([](const ConnRow& r) { return r.traffic.in_bytes; }); break;
+    case ConnSort::kLast: descending([](const ConnRow& r) { return r.last_activity_ns; }); break;
+    case ConnSort::kIdle: ascending([](const ConnRow& r) { return r.last_activity_ns; }); break;  // longest idle first
+    case ConnSort::kUptime: ascending(uptime); break;
+    case ConnSort::kStop: descending([](const ConnRow& r) { return r.stop_ns; }); break;
+    case ConnSort::kReason: ascending([](const ConnRow& r) -> const std::string& { return r.reason; }); break;
+    case ConnSort::kRtt: descending([](const ConnRow& r) { return r.rtt_ns; }); break;
+  }
+}
+
+Json head(const ServerFacts& facts, int64_t now_ns) {
+  Json json = Json::object();
+  json["server_id"] = facts.server_id;
+  json["now"] = core::format_time(now_ns);
+  return json;
+}
+
+Json kind_counts(const core::KindCounts& counts) {
+  return {{"clients", counts.clients}, {"routes", counts.routes}, {"gateways", counts.gateways}, {"leafs", counts.leafs}};
+}
+
+Json shard_detail(const core::ShardSnapshot& shard) {
+  uint64_t subscriptions = 0, index_bytes = 0;
+  for (const core::AccountSnapshot& account : shard.accounts) {
+    subscriptions += account.sublist.num_subscriptions;
+    index_bytes += account.sublist.memory_bytes;
+  }
+  Json json = Json::object();
+  json["shard"] = shard.shard;
+  json["cpu"] = shard.cpu;
+  json["connections"] = shard.connections;
+  json["subscriptions"] = subscriptions;
+  json["in_msgs"] = shard.traffic.in_msgs;
+  json["in_bytes"] = shard.traffic.in_bytes;
+  json["out_msgs"] = shard.traffic.out_msgs;
+  json["out_bytes"] = shard.traffic.out_bytes;
+  json["turns"] = shard.turns;
+  json["parks"] = shard.parks;
+  json["pending_bytes"] = shard.pending_bytes;
+  json["buffer_bytes"] = shard.buffer_bytes;
+  json["index_bytes"] = index_bytes;
+  json["rings"] = {{"records_in", shard.rings.records_in},
+                   {"records_out", shard.rings.records_out},
+                   {"bytes_in", shard.rings.bytes_in},
+                   {"bytes_out", shard.rings.bytes_out},
+                   {"overflows", shard.rings.overflows},
+                   {"overflow_pending", shard.rings.overflow_pending},
+                   {"held_sessions", shard.rings.held_sessions},
+                   {"repicks", shard.rings.repicks},
+                   {"wakeups", shard.rings.wakeups}};
+  return json;
+}
+
+}  // namespace
+
+HttpAnswer plain_answer(int status, std::string text) { return {status, std::move(text), "text/plain; charset=utf-8", {}}; }
+
+HttpAnswer not_found() {
+  HttpAnswer answer = plain_answer(404, "404 page not found\n");
+  answer.headers["X-Content-Type-Options"] = "nosniff";
+  return answer;
+}
+
+HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
+  const std::vector<core::ShardSnapshot> shards = source.shards();
+  const ServerFacts facts = source.facts();
+  const config::Options& options = *facts.options;
+
+  uint64_t connections = 0, total_connections = 0, stalled = 0, subscriptions = 0;
+  core::Traffic traffic, client_traffic;
+  core::KindCounts slow, stale;
+  for (const core::ShardSnapshot& shard : shards) {
+    connections += shard.connections;
+    total_connections += shard.total_connections;
+    stalled += shard.stalled_clients;
+    add(traffic, shard.traffic);
+    add(client_traffic, shard.client_traffic);
+    add(slow, shard.slow_consumers);
+    add(stale, shard.stale_connections);
+    for (const core::AccountSnapshot& account : shard.accounts) subscriptions += account.sublist.num_subscriptions;
+  }
+
+  const config::Duration tls_timeout =
+      options.tls ? options.tls->timeout.value_or(std::chrono::seconds(2)) : config::Duration(std::chrono::seconds(2));
+  const config::Duration auth_timeout =
+      options.authorization.timeout.value_or(options.tls ? tls_timeout + std::chrono::seconds(1) : config::Duration(std::chrono::seconds(2)));
+
+  Json json = Json::object();
+  json["server_id"] = facts.server_id;
+  json["server_name"] = facts.server_name;
+  json["version"] = facts.version;
+  json["proto"] = facts.proto;
+  put_unless_empty(json, "git_commit", facts.git_commit);
+  json["go"] = facts.go;
+  json["host"] = facts.host;
+  json["port"] = facts.port;
+  put_unless_empty(json, "auth_required", facts.auth_required);
+  put_unless_empty(json, "tls_required", facts.tls_required);
+  put_unless_empty(json, "tls_verify", facts.tls_verify);
+  put_unless_empty(json, "ip", facts.ip);
+  put_unless_empty(json, "connect_urls", facts.connect_urls);
+  put_unless_empty(json, "ws_connect_urls", facts.ws_connect_urls);
+  json["max_connections"] = options.max_connections;
+  put_unless_empty(json, "max_subscriptions", options.max_subscriptions);
+  json["ping_interval"] = options.ping_interval.count();
+  json["ping_max"] = options.ping_max;
+  json["http_host"] = options.http_host.empty() ? options.host : options.http_host;
+  json["http_port"] = options.http_port;
+  json["http_base_path"] = options.http_base_path;
+  json["https_port"] = options.https_port;
+  json["auth_timeout"] = seconds(auth_timeout);
+  json["max_control_line"] = options.max_control_line;
+  json["max_payload"] = options.max_payload;
+  json["max_pending"] = options.max_pending;
+  for (const char* absent : {"cluster", "gateway", "leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
+  json["tls_timeout"] = seconds(tls_timeout);
+  json["write_deadline"] = options.write_deadline.count();
+  if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
+  if (options.write_timeout == config::WriteTimeout::kRetry) json["write_timeout"] = "retry";
+  json["start"] = core::format_time(facts.start_ns);
+  json["now"] = core::format_time(numbers.now_ns);
+  json["uptime"] = core::format_uptime(std::max<int64_t>(0, numbers.now_ns - facts.start_ns));
+  json["mem"] = numbers.resident_bytes;
+  json["cores"] = facts.cores;
+  json["gomaxprocs"] = facts.shards;
+  json["cpu"] = number(numbers.cpu_percent);
+  json["connections"] = connections;
+  json["total_connections"] = total_connections;
+  json["routes"] = 0;
+  json["remotes"] = 0;
+  json["leafnodes"] = 0;
+  json["in_msgs"] = traffic.in_msgs;
+  json["in_bytes"] = traffic.in_bytes;
+  json["in_client_msgs"] = client_traffic.in_msgs;
+  json["in_client_bytes"] = client_traffic.in_bytes;
+  json["out_msgs"] = traffic.out_msgs;
+  json["out_bytes"] = traffic.out_bytes;
+  json["out_client_msgs"] = client_traffic.out_msgs;
+  json["out_client_bytes"] = client_traffic.out_bytes;
+  json["slow_consumers"] = slow.total();
+  json["stale_connections"] = stale.total();
+  json["stalled_clients"] = stalled;
+  json["subscriptions"] = subscriptions;
+  json["http_req_stats"] = Json::object();
+  for (const auto& [path, count] : numbers.requests) json["http_req_stats"][path] = count;
+  json["config_load_time"] = core::format_time(facts.config_load_ns);
+  json["config_digest"] = options.config_digest;
+  put_unless_empty(json, "tags", options.server_tags);
+  put_unless_empty(json, "metadata", options.server_metadata);
+  put_unless_empty(json, "feature_flags", options.feature_flags);
+  put_unless_empty(json, "system_account", facts.system_account);
+  json["slow_consumer_stats"] = kind_counts(slow);
+  json["stale_connection_stats"] = kind_counts(stale);
+  json["disk_io_wait_stats"] = {{"waiters", 0}, {"waits", 0}, {"wait_time", 0}, {"max_wait_time", 0}};
+
+  Json& own = json["peregrine"] = Json::object();
+  own["version"] = facts.peregrine_version;
+  own["backend"] = facts.backend;
+  own["shards"] = facts.shards;
+  own["cores"] = facts.cores;
+  own["log_lines_dropped"] = facts.log_lines_dropped;
+  own["shard_stats"] = Json::array();
+  for (const core::ShardSnapshot& shard : shards) own["shard_stats"].push_back(shard_detail(shard));
+  return json_answer(json);
+}
+
+HttpAnswer answer_connz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  const bool auth = params.boolean("auth");
+  const Params::Subs subs = params.subs();
+  int64_t offset = params.integer("offset");
+  int64_t limit = params.integer("limit");
+  core::ConnzQuery query;
+  query.cid = params.unsigned_integer("cid");
+  query.state = params.state();
+  if (params.failed()) return params.answer();
+
+  const std::string_view sort_name = request.param("sort");
+  const std::optional<ConnSort> sort = parse_sort(sort_name);
+  if (!sort) return plain_answer(400, fmt::format("invalid sorting option: {}", sort_name));
+  if (query.state != ConnState::kClosed && (*sort == ConnSort::kStop || *sort == ConnSort::kReason)) {
+    return plain_answer(400, fmt::format("sort by {} only valid on closed connections", sort_name));
+  }
+  offset = std::max<int64_t>(0, offset);
+  if (limit <= 0) limit = kDefaultLimit;
+  if (query.cid != 0) limit = 1;
+  query.user = request.param("user");
+  query.account = request.param("acc");
+  query.mqtt_client = request.param("mqtt_client");
+  query.subs = subs.list || subs.detail;
+  query.sort = *sort;
+  query.keep = rows_needed(offset, limit);
+  core::ConnRows found = source.connections(query);
+
+  Json json = Json::object();
+  // For an account it does not know nats-server leaves its id out and the list null.
+  json["server_id"] = found.account_known ? source.facts().server_id : "";
+  json["now"] = core::format_time(now_ns);
+  if (found.account_known) sort_connections(found.rows, *sort, now_ns);
+  const std::span<const ConnRow> shown = page(found.rows, offset, limit);
+  json["num_connections"] = found.account_known ? shown.size() : 0;
+  json["total"] = found.account_known ? found.total : 0;
+  json["offset"] = offset;
+  json["limit"] = limit;
+  json["connections"] = nullptr;
+  if (found.account_known) {
+    Json& list = json["connections"] = Json::array();
+    for (const ConnRow& row : shown) list.push_back(connection(row, now_ns, auth, subs));
+  }
+  return json_answer(json);
+}
+
+HttpAnswer answer_subsz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  const bool subs = params.boolean("subs");
+  int64_t offset = params.integer("offset");
+  int64_t limit = params.integer("limit");
+  if (params.failed()) return params.answer();
+  core::SubszQuery query;
+  query.account = request.param("acc");
+  query.test = request.param("test");
+  if (!query.test.empty() && !is_literal_subject(query.test)) {
+    return plain_answer(400, "invalid test subject, must be valid publish subject: " + query.test);
+  }
+  offset = std::max<int64_t>(0, offset);
+  if (limit <= 0) limit = kDefaultLimit;
+  query.keep = rows_needed(offset, limit);
+
+  MergedAccount sum;
+  for (const core::ShardSnapshot& shard : source.shards()) {
+    for (const core::AccountSnapshot& account : shard.accounts) {
+      if (query.account.empty() || account.name == query.account) add(sum, account.sublist);
+    }
+  }
+  core::SubRows found;
+  if (subs) found = source.subscriptions(query);
+
+  Json json = head(source.facts(), now_ns);
+  put_sublist_stats(json, sum);
+  json["total"] = found.total;
+  json["offset"] = offset;
+  json["limit"] = limit;
+  const std::span<const core::SubRow> shown = page(found.rows, offset, limit);
+  if (!shown.empty()) {
+    Json& list = json["subscriptions_list"] = Json::array();
+    for (const core::SubRow& sub : shown) list.push_back(sub_detail(sub, true));
+  }
+  return json_answer(json);
+}
+
+HttpAnswer answer_healthz(MonitorSource& source, const HttpRequest& request, core::Log& log) {
+  Params params(request);
+  const bool old_js_enabled = params.boolean("js-enabled");
+  if (old_js_enabled) log.warn("Healthcheck: js-enabled deprecated, use js-enabled-only instead");
+  for (const char* name : {"js-enabled-only", "js-server-only", "js-meta-only"}) params.boolean(name);
+  const bool details = params.boolean("details");
+  if (params.failed()) return params.answer();
+
+  int status = 200;
+  std::string error;
+  const char* type = "BAD_REQUEST";
+  if (request.param("account").empty() && !request.param("stream").empty()) {
+    status = 400;
+    error = "\"account\" must not be empty when checking stream health";
+  } else if (request.param("stream").empty() && !request.param("consumer").empty()) {
+    status = 400;
+    error = "\"stream\" must not be empty when checking consumer health";
+  } else if (const Health health = source.health(); !health.ok) {
+    status = 500;
+    error = health.error;
+    type = "CONNECTION";
+  }
+  // The js-* parameters change nothing on a server without JetStream.
+  Json json = Json::object();
+  json["status"] = error.empty() ? "ok" : "error";
+  if (!error.empty()) {
+    if (details) {
+      json["errors"] = Json::array({{{"type", type}, {"error", error}}});
+      log.warn("Healthcheck failed: 1 errors");
+    } else {
+      json["error"] = error;
+      log.warn("Healthcheck failed: {}", core::quote(error));
+    }
+  }
+  return json_answer(json, status, -1);
+}
+
+HttpAnswer answer_routez(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  params.subs();
+  if (params.failed()) return params.answer();
+  const ServerFacts facts = source.facts();
+  Json json = Json::object();
+  json["server_id"] = facts.server_id;
+  json["server_name"] = facts.server_name;
+  json["now"] = core::format_time(now_ns);
+  json["num_routes"] = 0;
+  json["routes"] = Json::array();
+  return json_answer(json);
+}
+
+HttpAnswer answer_gatewayz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  params.subs();
+  params.boolean("accs");
+  if (params.failed()) return params.answer();
+  Json json = head(source.facts(), now_ns);
+  json["outbound_gateways"] = Json::object();
+  json["inbound_gateways"] = Json::object();
+  return json_answer(json);
+}
+
+HttpAnswer answer_leafz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  params.boolean("subs");
+  if (params.failed()) return params.answer();
+  Json json = head(source.facts(), now_ns);
+  json["leafnodes"] = 0;
+  json["leafs"] = Json::array();
+  return json_answer(json);
+}
+
+HttpAnswer answer_accountz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  const ServerFacts facts = source.facts();
+  const std::string_view wanted = request.param("acc");
+  const auto accounts = merge_accounts(source.shards(), wanted);
+  Json json = head(facts, now_ns);
+  put_unless_empty(json, "system_account", facts.system_account);
+  if (wanted.empty()) {
+    Json names = Json::array();
+    for (const auto& [name, account] : accounts) names.push_back(name);
+    put_unless_empty(json, "accounts", names);
+    return json_answer(json);
+  }
+  if (accounts.empty()) return plain_answer(400, fmt::format("Account {} does not exist", wanted));
+  const auto& [name, account] = accounts.front();
+  Json& detail = json["account_detail"] = Json::object();
+  detail["account_name"] = name;
+  detail["update_time"] = core::format_time(facts.config_load_ns);
+  put_unless_empty(detail, "is_system", name == facts.system_account);
+  detail["expired"] = false;
+  detail["complete"] = true;
+  detail["jetstream_enabled"] = false;
+  detail["leafnode_connections"] = account.leafnodes;
+  detail["client_connections"] = account.connections;
+  detail["subscriptions"] = account.sublist.num_subscriptions;
+  detail["name_tag"] = name;
+  put_sublist_stats(detail["sublist_stats"] = Json::object(), account);
+  return json_answer(json);
+}
+
+HttpAnswer answer_accstatz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  const bool unused = params.boolean("unused");
+  if (params.failed()) return params.answer();
+  const auto direction = [](uint64_t msgs, uint64_t bytes) {
+    const Json none = {{"msgs", 0}, {"bytes", 0}};
+    return Json{{"msgs", msgs}, {"bytes", bytes}, {"gateways", none}, {"routes", none}, {"leafs", none}};
+  };
+  Json json = head(source.facts(), now_ns);
+  Json& list = json["account_statz"] = Json::array();
+  for (const auto& [name, account] : merge_accounts(source.shards(), "")) {
+    if (!unused && account.connections + account.leafnodes == 0) continue;
+    Json& entry = list.emplace_back(Json::object());
+    entry["acc"] = name;
+    entry["name"] = name;
+    entry["conns"] = account.connections;
+    entry["leafnodes"] = account.leafnodes;
+    entry["total_conns"] = account.connections + account.leafnodes;
+    entry["num_subscriptions"] = account.sublist.num_subscriptions;
+    entry["sent"] = direction(account.traffic.out_msgs, account.traffic.out_bytes);
+    entry["received"] = direction(account.traffic.in_msgs, account.traffic.in_bytes);
+    entry["slow_consumers"] = account.slow_consumers;
+  }
+  return json_answer(json);
+}
+
+HttpAnswer answer_jsz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
+  Params params(request);
+  for (const char* name : {"accounts", "streams", "consumers", "direct-consumers", "config"}) params.boolean(name);
+  for (const char* name : {"offset", "limit"}) params.integer(name);
+  for (const char* name : {"leader-only", "raft", "stream-leader-only"}) params.boolean(name);
+  if (params.failed()) return params.answer();
+  Json json = Json::object();
+  for (const char* name : {"memory", "storage", "reserved_memory", "reserved_storage", "accounts", "ha_assets"}) json[name] = 0;
+  json["api"] = {{"level", 0}, {"total", 0}, {"errors", 0}};
+  json["server_id"] = source.facts().server_id;
+  json["now"] = core::format_time(now_ns);
+  json["disabled"] = true;
+  json["config"] = {{"max_memory", 0}, {"max_storage", 0}};
+  for (const char* name : {"streams", "consumers", "messages", "bytes", "total"}) json[name] = 0;
+  return json_answer(json);
+}
+
+HttpAnswer answer_ipqueuesz(const HttpRequest& request) {
+  Params params(request);
+  params.boolean("all");
+  if (params.failed()) return params.answer();
+  return json_answer(Json::object());
+}
+
+}  // namespace peregrine::net::control
