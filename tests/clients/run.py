@@ -7,6 +7,7 @@ counts what they report. A suite that reports less than it planned, or that lack
 
 import argparse
 import concurrent.futures
+import contextlib
 import hashlib
 import http.server
 import json
@@ -339,6 +340,12 @@ class Outcome:
         return len(self.tests) - self.passed()
 
 
+def end_group(process):
+    """Ends a program and whatever it started. Only for one that was not waited for yet: after that its id may be anybody's."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def keep_tail(stream, lines):
     for line in stream:
         lines.append(line.rstrip("\n"))
@@ -378,7 +385,7 @@ def run_suite(suite, program, ports, options):
 
         def expire():
             timed_out.set()
-            os.killpg(process.pid, signal.SIGKILL)  # the suite and what it started; the group is its own
+            end_group(process)
 
         timer = threading.Timer(limit_s, expire)
         timer.start()
@@ -396,8 +403,10 @@ def run_suite(suite, program, ports, options):
                 report(found[1], found[2] or "no reason given")
             elif options.verbose:
                 say(f"{suite.name}: {line}")
-        code = process.wait()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         timer.cancel()
+        end_group(process)
+        code = process.wait()
         reader.join(5)
         if timed_out.is_set():
             report("suite_ends", f"killed after {limit_s:.0f} s")
@@ -413,8 +422,8 @@ def run_suite(suite, program, ports, options):
     except OSError as error:
         report("suite_starts", str(error))
     finally:
-        if process is not None and process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        if process is not None and process.returncode is None:
+            end_group(process)
             process.wait()
         control.close()
         if outcome.failed():
@@ -442,7 +451,7 @@ def run_all(suites, program, options):
 def stop_at_signal(number, _):
     for process in list(started_processes):
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_group(process)
     shutil.rmtree(temporary_root, ignore_errors=True)
     os._exit(128 + number)  # suites still run in threads; nothing is left to wait for
 

@@ -112,6 +112,16 @@ class DriverTest(unittest.TestCase):
         self.assertIn("FAIL suite_ends: killed after 1 s", output)
         self.assertLess(time.monotonic() - started, 30)
 
+    def test_orphan_is_ended(self):
+        code, _ = self.drive(self.all_ok("""
+import subprocess
+orphan = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+open(os.path.join(os.environ["CLIENTS_CACHE"], "orphan"), "w").write(str(orphan.pid))
+"""))
+        self.assertEqual(code, 0)
+        stat = pathlib.Path("/proc", (self.folder / "cache" / "fake" / "orphan").read_text(), "stat")
+        self.assertIn(stat.read_text().split()[2] if stat.exists() else "gone", ("Z", "gone"))
+
     def test_told_twice(self):
         code, output = self.drive(self.all_ok("print('ok drain')"))
         self.assertEqual(code, 1)
