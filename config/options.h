@@ -159,7 +159,7 @@ struct Mapping {
 
 // compression of routes and leafnodes.
 struct Compression {
-  std::string mode;  // off accept s2_uncompressed s2_fast s2_better s2_best s2_auto; empty = the block's default
+  std::string mode;  // off accept s2_fast s2_better s2_best s2_auto; empty = the block's default
   std::vector<Duration> rtt_thresholds;  // s2_auto: where the level changes; empty = 10 ms, 50 ms, 100 ms
   bool operator==(const Compression&) const = default;
 };
@@ -417,7 +417,7 @@ struct Options {
   std::int64_t max_control_line = 4096;    // bytes of a protocol line; 0 = default. Peers get 16 times that
   std::int64_t max_payload = 1 << 20;      // bytes of headers + message, <= max_pending, fits 31 bits; 0 = default
   std::int64_t max_pending = 64 << 20;     // bytes waiting for one client before it is a slow consumer; 0 = default
-  std::int64_t max_connections = 65536;    // (max_conn) -1 = unlimited, 0 = refuse everybody
+  std::int64_t max_connections = 65536;    // (max_conn) -1 = refuse everybody, which is also what a file's 0 becomes
   std::int64_t max_subscriptions = 0;      // (max_subs) per connection; 0 = unlimited
   int max_subscription_tokens = 0;         // (max_sub_tokens) 0 = unlimited, else <= 255
   Duration ping_interval = std::chrono::minutes(2);  // an integer in a file means seconds
@@ -489,6 +489,7 @@ struct Options {
   // --- JetStream: only what launchers pass; the rest of jetstream{} and mqtt{} is checked when they are built
   bool jetstream = false;
   std::string store_dir;                   // (storedir) accepted without JetStream
+  std::map<std::string, std::string> default_js_domain;  // account -> domain
   bool mqtt = false;                       // an mqtt{} block is present
 
   // --- ours

@@ -1,0 +1,59 @@
+// Bounds: what an option may be at most, and numbers derived from options. Constants and pure functions.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "config/options.h"
+
+namespace peregrine::config {
+
+// Sizes of messages travel as 31-bit integers in nats-server, so a peer could not name a larger one.
+inline constexpr std::int64_t kLargestPayloadBytes = std::numeric_limits<std::int32_t>::max();
+inline constexpr std::int64_t kLargestControlLineBytes = std::numeric_limits<std::int32_t>::max();
+// Above this nats-server advises against it, and so do we: a warning.
+inline constexpr std::int64_t kAdvisedPayloadBytes = 8 << 20;
+
+// Routes, gateways and leaf nodes send longer lines: lists of peers and queue groups.
+inline constexpr std::int64_t kPeerControlLineFactor = 16;
+
+inline constexpr int kMostSubscriptionTokens = 255;
+inline constexpr int kMostShards = 256;  // shard numbers fit a byte
+inline constexpr int kMostCpus = 4096;
+inline constexpr std::int64_t kSmallestRingBytes = 64 << 10;
+inline constexpr std::int64_t kLargestRingBytes = 1 << 30;
+inline constexpr std::int64_t kLongestSpinUs = 1'000'000;
+inline constexpr Duration kShortestLameDuck = std::chrono::seconds(30);
+inline constexpr Duration kDefaultAuthTimeout = std::chrono::seconds(2);
+inline constexpr Duration kDefaultTlsTimeout = std::chrono::seconds(2);
+
+static_assert(kSmallestRingBytes >= 4 * (1 << 10) && kLargestRingBytes % kSmallestRingBytes == 0);
+
+// A record that carries an inline payload may fill at most a quarter of a ring, so that a ring never holds fewer than four.
+constexpr std::int64_t largest_inline_payload_bytes(std::int64_t ring_bytes) { return ring_bytes / 4; }
+
+inline std::int64_t peer_control_line_bytes(const Options& options) { return options.max_control_line * kPeerControlLineFactor; }
+
+inline Duration tls_timeout(const Tls& tls) { return tls.timeout.value_or(kDefaultTlsTimeout); }
+
+// How long a client may take to send an acceptable CONNECT.
+inline Duration auth_timeout(const Options& options) {
+  if (options.authorization.timeout && *options.authorization.timeout > Duration{0}) return *options.authorization.timeout;
+  if (options.tls) return tls_timeout(*options.tls) + std::chrono::seconds(1);
+  return kDefaultAuthTimeout;
+}
+
+// The monitoring listener binds where the client listener does unless told otherwise.
+inline const std::string& monitoring_host(const Options& options) {
+  return options.http_host.empty() ? options.host : options.http_host;
+}
+
+// True if a client has to present something: INFO's auth_required, before no_auth_user is considered.
+inline bool needs_credentials(const Options& options) {
+  const Authorization& authorization = options.authorization;
+  return !authorization.user.empty() || !authorization.token.empty() || !authorization.users.empty() || authorization.auth_callout ||
+         !options.accounts.empty() || !options.operators.empty() || !options.trusted_keys.empty();
+}
+
+}  // namespace peregrine::config

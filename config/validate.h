@@ -1,0 +1,27 @@
+// What no single key can tell: whether the options fit each other. nats-server's rules in nats-server's words where it has them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/options.h"
+
+namespace peregrine::config {
+
+struct Finding {
+  std::string option;  // the top-level key it is about: where to point in the file
+  std::string text;
+};
+
+struct Findings {
+  std::vector<Finding> errors;
+  std::vector<Finding> warnings;
+};
+
+Findings validate(const Options& options);
+
+// Replaces the zeros that mean "default" (max_payload: 0, ping_interval: 0s, ...) by the defaults, and tidies http_base_path.
+// Idempotent; called once flags and file are merged, before validate().
+void complete(Options& options);
+
+}  // namespace peregrine::config
