@@ -112,8 +112,16 @@ class Broker:
     def log_tail(self):
         return self.log()[-600:].strip()
 
-    def connect(self, timeout_s=5.0):
-        sock = socket.create_connection((HOST, self.port), timeout_s)
+    def connect(self, timeout_s=5.0, receive_buffer=None):
+        sock = socket.socket()
+        sock.settimeout(timeout_s)
+        if receive_buffer:  # before connect, or the window is negotiated without it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            sock.connect((HOST, self.port))
+        except OSError:
+            sock.close()
+            raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
@@ -180,10 +188,10 @@ class Broker:
 class Wire:
     """A raw client: bytes out, lines in. Raises AssertionError with what it saw instead."""
 
-    def __init__(self, broker, connect='{"verbose":false,"pedantic":false}', timeout_s=5.0):
+    def __init__(self, broker, connect='{"verbose":false,"pedantic":false}', timeout_s=5.0, receive_buffer=None):
         self.broker = broker
         self.timeout_s = timeout_s
-        self.sock = broker.connect(timeout_s)
+        self.sock = broker.connect(timeout_s, receive_buffer)
         self.buffer = b""
         line = self.line()
         if not line.startswith(b"INFO "):
@@ -211,18 +219,27 @@ class Wire:
         self.buffer += data
 
     def line(self, timeout_s=None):
+        """The next line that is no PING; those are answered here, as any client would."""
         end = time.monotonic() + (timeout_s or self.timeout_s)
-        while b"\r\n" not in self.buffer:
-            self._fill(end)
-        line, self.buffer = self.buffer.split(b"\r\n", 1)
-        return line
+        while True:
+            while b"\r\n" not in self.buffer:
+                self._fill(end)
+            line, self.buffer = self.buffer.split(b"\r\n", 1)
+            if line != b"PING":
+                return line
+            self.send(b"PONG\r\n")
 
     def expect(self, data, timeout_s=None):
+        """The next bytes are `data`, apart from PINGs before it."""
         end = time.monotonic() + (timeout_s or self.timeout_s)
-        while len(self.buffer) < len(data):
-            if not data.startswith(self.buffer):
+        while len(self.buffer) < len(data) or self.buffer.startswith(b"PING\r\n"):
+            if self.buffer.startswith(b"PING\r\n"):
+                self.buffer = self.buffer[6:]
+                self.send(b"PONG\r\n")
+            elif data.startswith(self.buffer) or b"PING\r\n".startswith(self.buffer):
+                self._fill(end)
+            else:
                 break
-            self._fill(end)
         if not self.buffer.startswith(data):
             raise AssertionError(f"expected {data[:120]!r}, got {self.buffer[:120]!r}")
         self.buffer = self.buffer[len(data):]
