@@ -1,0 +1,138 @@
+// Pending bytes of one session: everything encoded for it that the network has not taken yet.
+//
+// Owned by its session, on its shard. Appending never fails and never waits; the slow-consumer rule (delivery.h) looks at
+// pending() afterwards. An empty outbox owns no chunk: an idle connection costs no buffer.
+// Invariants: pending() = sum of segment sizes; the first `in_flight()` bytes must not move or change until consume() has
+// accounted for them (appending behind them in the same chunk is fine).
+#pragma once
+
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "core/buffer.h"
+
+namespace peregrine::core {
+
+class Outbox {
+ public:
+  explicit Outbox(BufferPool* pool) : pool_(pool) {}
+  ~Outbox() { clear(); }
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+
+  size_t pending() const { return pending_; }
+  bool empty() const { return pending_ == 0; }
+
+  // Room for `size` contiguous bytes (size <= BufferPool::kLargeChunk); commit() says how many of them were written.
+  char* reserve(size_t size) {
+    if (tail_ == nullptr || tail_->capacity - tail_->used < size) grow(size);
+    return tail_->data + tail_->used;
+  }
+  void commit(size_t size) {
+    tail_->used += static_cast<uint32_t>(size);
+    segments_.back().size += static_cast<uint32_t>(size);
+    pending_ += size;
+  }
+
+  void append(std::string_view bytes) {
+    while (!bytes.empty()) {
+      if (tail_ == nullptr || tail_->used == tail_->capacity) grow(std::min<size_t>(bytes.size(), BufferPool::kLargeChunk));
+      const size_t n = std::min<size_t>(bytes.size(), tail_->capacity - tail_->used);
+      std::memcpy(tail_->data + tail_->used, bytes.data(), n);
+      commit(n);
+      bytes.remove_prefix(n);
+    }
+  }
+
+  // Appends `shared` from `offset` on, by reference; takes a reference of its own.
+  void append_shared(SharedBytes* shared, uint32_t offset) {
+    const uint32_t size = shared->size - offset;
+    if (size == 0) return;
+    ++shared->refs;
+    segments_.push_back({shared->data + offset, size, nullptr, shared});
+    pending_ += size;
+    tail_ = nullptr;  // what comes next needs a segment behind this one
+  }
+
+  // Fills `iov` with the front of what is pending, at most `max_bytes`; returns how many entries.
+  size_t gather(iovec* iov, size_t iov_count, size_t max_bytes) const {
+    size_t n = 0, bytes = 0;
+    for (size_t i = head_; i < segments_.size() && n < iov_count && bytes < max_bytes; ++i) {
+      if (segments_[i].size == 0) continue;
+      iov[n++] = {const_cast<char*>(segments_[i].data), segments_[i].size};
+      bytes += segments_[i].size;
+    }
+    return n;
+  }
+
+  // `bytes` of the front have been taken by the network.
+  void consume(size_t bytes) {
+    assert(bytes <= pending_);
+    pending_ -= bytes;
+    while (bytes > 0) {
+      Segment& front = segments_[head_];
+      const size_t n = std::min<size_t>(bytes, front.size);
+      front.data += n;
+      front.size -= static_cast<uint32_t>(n);
+      bytes -= n;
+      if (front.size == 0 && bytes > 0) release_front();
+    }
+    if (pending_ == 0) {
+      clear();
+    } else if (segments_[head_].size == 0) {
+      release_front();
+    }
+    if (head_ > 64 && head_ * 2 > segments_.size()) {
+      segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(head_));
+      head_ = 0;
+    }
+  }
+
+  void clear() {
+    while (head_ < segments_.size()) release_front();
+    segments_.clear();
+    if (segments_.capacity() > 256) segments_.shrink_to_fit();
+    head_ = 0;
+    pending_ = 0;
+    tail_ = nullptr;
+  }
+
+ private:
+  struct Segment {
+    const char* data;
+    uint32_t size;
+    Chunk* chunk;         // owned, or null
+    SharedBytes* shared;  // one reference, or null
+  };
+
+  void release_front() {
+    Segment& front = segments_[head_++];
+    if (front.chunk != nullptr) {
+      if (front.chunk == tail_) tail_ = nullptr;
+      pool_->give(front.chunk);
+    } else {
+      pool_->drop(front.shared);
+    }
+  }
+
+  // A session that already has a chunk's worth waiting is streaming: give it large chunks, so that one send takes much.
+  void grow(size_t size) {
+    Chunk* chunk = pool_->take(static_cast<uint32_t>(pending_ == 0 ? size : std::max<size_t>(size, BufferPool::kSmallChunk + 1)));
+    segments_.push_back({chunk->data, 0, chunk, nullptr});
+    tail_ = chunk;
+  }
+
+  BufferPool* pool_;
+  std::vector<Segment> segments_;
+  size_t head_ = 0;
+  size_t pending_ = 0;
+  Chunk* tail_ = nullptr;  // chunk of the last segment, if that is where bytes may be appended
+};
+
+}  // namespace peregrine::core
