@@ -1,0 +1,310 @@
+#include "core/parser.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace peregrine::core {
+namespace {
+
+constexpr uint32_t kMaxSizeDigits = 9;  // nats-server's parseSize: more digits are an error
+
+bool is_blank(char c) { return c == ' ' || c == '\t'; }
+
+constexpr size_t kKeptBytes = 64 * 1024;  // a gathering buffer above this is given back after use
+
+// Decimal digits only; -1 for anything else, as nats-server's parseSize.
+int64_t parse_size(std::string_view digits) {
+  if (digits.empty() || digits.size() > kMaxSizeDigits) return -1;
+  int64_t n = 0;
+  for (char c : digits) {
+    if (c < '0' || c > '9') return -1;
+    n = n * 10 + (c - '0');
+  }
+  return n;
+}
+
+template <size_t N>
+struct Fields {
+  std::array<std::string_view, N> at;
+  size_t count = 0;  // N + 1 when there are more than N
+};
+
+template <size_t N>
+Fields<N> split(std::string_view args) {
+  Fields<N> fields;
+  const char* p = args.data();
+  const char* end = p + args.size();
+  while (p < end) {
+    while (p < end && (is_blank(*p) || *p == '\r')) ++p;
+    if (p == end) break;
+    const char* start = p;
+    while (p < end && !is_blank(*p) && *p != '\r') ++p;
+    if (fields.count == N) {
+      ++fields.count;
+      break;
+    }
+    fields.at[fields.count++] = {start, static_cast<size_t>(p - start)};
+  }
+  return fields;
+}
+
+bool same_verb(std::string_view text, std::string_view upper) {
+  if (text.size() < upper.size()) return false;
+  for (size_t i = 0; i < upper.size(); ++i) {
+    const char c = text[i];
+    if ((c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c) != upper[i]) return false;
+  }
+  return true;
+}
+
+struct Verb {
+  std::string_view name;
+  Operation::Kind kind;
+  bool needs_blank;  // a blank must follow; else the rest of the line is swallowed
+};
+constexpr std::array<Verb, 10> kVerbs{{
+    {"PUB", Operation::Kind::kPub, true},
+    {"HPUB", Operation::Kind::kHpub, true},
+    {"SUB", Operation::Kind::kSub, true},
+    {"UNSUB", Operation::Kind::kUnsub, true},
+    {"CONNECT", Operation::Kind::kConnect, true},
+    {"PING", Operation::Kind::kPing, false},
+    {"PONG", Operation::Kind::kPong, false},
+    {"+OK", Operation::Kind::kOk, false},
+    {"-ERR", Operation::Kind::kErr, true},
+    {"INFO", Operation::Kind::kInfo, true},
+}};
+
+// The verb a line begins with; null when no verb can still become of it. `complete` tells whether the verb is there in full.
+const Verb* find_verb(std::string_view line, bool& complete) {
+  for (const Verb& verb : kVerbs) {
+    const size_t n = std::min(line.size(), verb.name.size());
+    if (!same_verb(line.substr(0, n), verb.name.substr(0, n))) continue;
+    if (line.size() < verb.name.size()) {
+      complete = false;
+      return &verb;
+    }
+    if (verb.needs_blank && line.size() > verb.name.size() && !is_blank(line[verb.name.size()])) continue;
+    complete = line.size() > verb.name.size() || !verb.needs_blank;
+    return &verb;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+  if (in.empty()) return ParseStatus::kMore;
+  if (state_ == State::kPayload) return take_payload(in, operation);
+  if (!partial_.empty() || swallowed_) return slow_line(in, limits, operation);
+  if (limits.connect_first && (in[0] | 0x20) != 'c') return ParseStatus::kNotConnected;
+  if ((in[0] | 0x20) == 'p' && in.size() >= 80 && same_verb(in, "PUB") && is_blank(in[3])) {
+    const ParseStatus status = fast_pub(in, limits, operation);
+    if (status != ParseStatus::kMore) return status;
+  }
+  const void* lf = std::memchr(in.data(), '\n', in.size());
+  if (lf == nullptr) return slow_line(in, limits, operation);
+  const size_t size = static_cast<size_t>(static_cast<const char*>(lf) - in.data());
+  std::string_view line = in.substr(0, size);
+  in.remove_prefix(size + 1);
+  const ParseStatus status = parse_line(line, limits, operation);
+  if (status == ParseStatus::kOperation && state_ == State::kPayload) {
+    // The usual end of a PUB: its payload lies in this buffer, nothing is copied.
+    if (in.size() >= size_t{payload_size_} + 2) {
+      if (in[payload_size_] != '\r' || in[payload_size_ + 1] != '\n') return ParseStatus::kUnknown;
+      operation.payload = in.substr(0, payload_size_);
+      in.remove_prefix(payload_size_ + 2);
+      state_ = State::kLine;
+      return status;
+    }
+    keep_arguments(operation);
+    return take_payload(in, operation);
+  }
+  return status;
+}
+
+// PUB with at most 60 bytes of arguments, its line and payload in the buffer: one pass of 64-byte compares finds every blank and
+// the LF. kMore means "not that simple": nothing was taken.
+ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+#if defined(__SSE2__)
+  const char* base = in.data() + 4;  // in.size() >= 80
+  const __m128i blank = _mm_set1_epi8(0x20);
+  uint64_t mask = 0;
+  for (int i = 0; i < 4; ++i) {
+    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + 16 * i));
+    // Bytes <= 0x20, unsigned: blanks, tabs, CR, LF (and control characters, sorted out below).
+    const auto bits = static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v)));
+    mask |= static_cast<uint64_t>(bits) << (16 * i);
+  }
+  std::array<std::string_view, 3> fields;
+  size_t count = 0;
+  uint32_t start = 0;
+  while (mask != 0) {
+    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
+    mask &= mask - 1;
+    const char c = base[at];
+    if (at > start) {
+      if (count == 3) return ParseStatus::kMore;
+      fields[count++] = {base + start, at - start};
+    }
+    start = at + 1;
+    if (c == ' ' || c == '\t') continue;
+    if (c == '\r') {
+      if (base[at + 1] != '\n') return ParseStatus::kMore;
+      continue;
+    }
+    if (c != '\n') return ParseStatus::kMore;  // a control character inside a subject: the slow path knows
+    if (at > limits.max_control_line || count < 2) return ParseStatus::kMore;
+    const int64_t size = parse_size(fields[count - 1]);
+    if (size < 0 || (limits.max_payload >= 0 && size > limits.max_payload)) return ParseStatus::kMore;
+    const size_t line = 4 + at + 1;
+    if (in.size() < line + static_cast<size_t>(size) + 2) return ParseStatus::kMore;
+    const char* payload = in.data() + line;
+    if (payload[size] != '\r' || payload[size + 1] != '\n') return ParseStatus::kUnknown;
+    operation.kind = Operation::Kind::kPub;
+    operation.subject = fields[0];
+    operation.reply = count == 3 ? fields[1] : std::string_view{};
+    operation.payload = {payload, static_cast<size_t>(size)};
+    operation.header_size = 0;
+    in.remove_prefix(line + static_cast<size_t>(size) + 2);
+    return ParseStatus::kOperation;
+  }
+#else
+  (void)in, (void)limits, (void)operation;
+#endif
+  return ParseStatus::kMore;
+}
+
+// The line is not (all) here, or its start was kept from an earlier buffer.
+ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+  const void* lf = std::memchr(in.data(), '\n', in.size());
+  const size_t here = lf == nullptr ? in.size() : static_cast<size_t>(static_cast<const char*>(lf) - in.data());
+  bool complete = false;
+  // What decides is in the first nine bytes: garbage is refused at once, without waiting for an LF that may never come.
+  std::array<char, 9> head_bytes;
+  size_t head_size = std::min(partial_.size(), head_bytes.size());
+  std::memcpy(head_bytes.data(), partial_.data(), head_size);
+  const size_t more = std::min(here, head_bytes.size() - head_size);
+  std::memcpy(head_bytes.data() + head_size, in.data(), more);
+  head_size += more;
+  const Verb* verb = find_verb({head_bytes.data(), head_size}, complete);
+  if (verb == nullptr) return ParseStatus::kUnknown;
+  if (complete && verb->needs_blank) {
+    // Only what follows the verb and its blanks counts against the limit.
+    const size_t line_size = partial_.size() + here;
+    if (line_size > verb->name.size() + 2 + size_t{limits.max_control_line}) return ParseStatus::kControlLine;
+  }
+  if (lf == nullptr) {
+    if (complete && !verb->needs_blank) {
+      // PING and its kin swallow anything up to LF; keep the verb, drop the rest.
+      if (partial_.size() < verb->name.size()) partial_.append(in.substr(0, verb->name.size() - partial_.size()));
+      swallowed_ = true;
+    } else {
+      partial_.append(in.substr(0, here));
+    }
+    in.remove_prefix(here);
+    return ParseStatus::kMore;
+  }
+  partial_.append(in.substr(0, complete && !verb->needs_blank ? std::min(here, size_t{8}) : here));
+  in.remove_prefix(here + 1);
+  swallowed_ = false;
+  held_.swap(partial_);  // the operation's views point into held_ until the next call
+  partial_.clear();
+  const ParseStatus status = parse_line(held_, limits, operation);
+  if (status == ParseStatus::kOperation && state_ == State::kPayload) {
+    keep_arguments(operation);
+    return take_payload(in, operation);
+  }
+  return status;
+}
+
+void Parser::keep_arguments(const Operation& operation) {
+  subject_size_ = static_cast<uint32_t>(operation.subject.size());
+  reply_size_ = static_cast<uint32_t>(operation.reply.size());
+  partial_.assign(operation.subject);
+  partial_.append(operation.reply);
+}
+
+// Gathers what the declared size still lacks; the copy happens only for an operation that straddles buffers.
+ParseStatus Parser::take_payload(std::string_view& in, Operation& operation) {
+  const size_t front = size_t{subject_size_} + reply_size_;
+  const size_t wanted = front + payload_size_ + 2 - partial_.size();
+  const size_t n = std::min(wanted, in.size());
+  partial_.append(in.substr(0, n));
+  in.remove_prefix(n);
+  if (n < wanted) return ParseStatus::kMore;
+  state_ = State::kLine;
+  held_.swap(partial_);
+  partial_.clear();
+  if (partial_.capacity() > kKeptBytes) partial_.shrink_to_fit();
+  const std::string_view all = held_;
+  if (!all.ends_with("\r\n")) return ParseStatus::kUnknown;
+  operation.kind = hpub_ ? Operation::Kind::kHpub : Operation::Kind::kPub;
+  operation.subject = all.substr(0, subject_size_);
+  operation.reply = all.substr(subject_size_, reply_size_);
+  operation.payload = all.substr(front, payload_size_);
+  operation.header_size = header_size_;
+  return ParseStatus::kOperation;
+}
+
+ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits, Operation& operation) {
+  bool complete = false;
+  const Verb* verb = line.empty() ? nullptr : find_verb(line, complete);
+  if (verb == nullptr || !complete) return ParseStatus::kUnknown;
+  operation.kind = verb->kind;
+  if (!verb->needs_blank) return ParseStatus::kOperation;
+
+  std::string_view args = line.substr(verb->name.size() + 1);
+  while (!args.empty() && is_blank(args.front())) args.remove_prefix(1);
+  if (args.ends_with('\r')) args.remove_suffix(1);
+  if (args.size() > limits.max_control_line) return ParseStatus::kControlLine;
+
+  operation.reply = operation.queue = operation.sid = operation.payload = {};
+  switch (verb->kind) {
+    case Operation::Kind::kPub: return parse_pub(args, false, limits, operation);
+    case Operation::Kind::kHpub: return parse_pub(args, true, limits, operation);
+    case Operation::Kind::kSub: {
+      const auto fields = split<3>(args);
+      if (fields.count != 2 && fields.count != 3) return ParseStatus::kBadArguments;
+      operation.subject = fields.at[0];
+      if (fields.count == 3) operation.queue = fields.at[1];
+      operation.sid = fields.at[fields.count - 1];
+      return ParseStatus::kOperation;
+    }
+    case Operation::Kind::kUnsub: {
+      const auto fields = split<2>(args);
+      if (fields.count != 1 && fields.count != 2) return ParseStatus::kBadArguments;
+      operation.sid = fields.at[0];
+      operation.max = fields.count == 2 ? parse_size(fields.at[1]) : -1;
+      return ParseStatus::kOperation;
+    }
+    default:
+      operation.subject = args;
+      return ParseStatus::kOperation;
+  }
+}
+
+ParseStatus Parser::parse_pub(std::string_view args, bool headers, const ParserLimits& limits, Operation& operation) {
+  const auto fields = split<4>(args);
+  const size_t sizes = headers ? 2 : 1;
+  if (headers && !limits.headers) return ParseStatus::kBadArguments;
+  if (fields.count != 1 + sizes && fields.count != 2 + sizes) return ParseStatus::kBadArguments;
+  const int64_t size = parse_size(fields.at[fields.count - 1]);
+  const int64_t header_size = headers ? parse_size(fields.at[fields.count - 2]) : 0;
+  if (size < 0 || header_size < 0 || header_size > size) return ParseStatus::kBadArguments;
+  if (limits.max_payload >= 0 && size > limits.max_payload) return ParseStatus::kMaxPayload;
+  operation.subject = fields.at[0];
+  operation.reply = fields.count == 2 + sizes ? fields.at[1] : std::string_view{};
+  operation.header_size = header_size_ = static_cast<uint32_t>(header_size);
+  payload_size_ = static_cast<uint32_t>(size);
+  hpub_ = headers;
+  state_ = State::kPayload;
+  return ParseStatus::kOperation;
+}
+
+}  // namespace peregrine::core
