@@ -1,0 +1,560 @@
+#include "core/client_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+
+#include "core/go_format.h"
+#include "core/shard.h"
+#include "core/subject.h"
+
+namespace peregrine::core {
+namespace {
+
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kFirstPingNs = 2 * kSecondNs;
+constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
+constexpr int64_t kLingerNs = kSecondNs;      // for a last -ERR to get out before the connection is cut
+constexpr size_t kDetachSlice = 512;          // subscriptions withdrawn per turn and session
+
+// Subjects the server keeps for itself (parity.md 1.4-07).
+constexpr std::string_view kGatewayReply = "_GR_.";
+constexpr std::string_view kRaft = "$NRG.";
+constexpr std::string_view kServiceReply = "_R_.";
+constexpr std::string_view kJetStreamAck = "$JS.ACK.";
+constexpr std::string_view kSystemQueue = "_sys_";
+
+bool is_reserved_reply(std::string_view reply) {
+  return reply.starts_with(kServiceReply) || reply.starts_with(kJetStreamAck) ||
+         (reply.starts_with(kGatewayReply) && reply.size() > kGatewayReply.size());
+}
+
+// Go's encoding/json finds fields without regard to case.
+bool same_key(std::string_view key, std::string_view lower) {
+  return key.size() == lower.size() && std::equal(key.begin(), key.end(), lower.begin(), [](char a, char b) {
+           return std::tolower(static_cast<unsigned char>(a)) == b;
+         });
+}
+
+// A field of the wrong type is an error, null leaves the default; as in Go.
+bool read(const nlohmann::json& value, bool& to) {
+  if (value.is_null()) return true;
+  if (!value.is_boolean()) return false;
+  to = value.get<bool>();
+  return true;
+}
+bool read(const nlohmann::json& value, std::string& to) {
+  if (value.is_null()) return true;
+  if (!value.is_string()) return false;
+  to = value.get<std::string>();
+  return true;
+}
+bool read(const nlohmann::json& value, int& to) {
+  if (value.is_null()) return true;
+  if (!value.is_number_integer()) return false;
+  to = static_cast<int>(std::clamp<int64_t>(value.get<int64_t>(), -1000, 1000));
+  return true;
+}
+
+std::string redact(std::string_view json) {
+  nlohmann::json tree = nlohmann::json::parse(json, nullptr, false);
+  if (!tree.is_object()) return std::string(json);
+  for (const char* key : {"pass", "auth_token", "jwt", "nkey", "sig", "proxy_sig"}) {
+    if (tree.contains(key)) tree[key] = "[REDACTED]";
+  }
+  return tree.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+ClientSession::ClientSession(Shard& shard, uint64_t cid, uint32_t conn, std::string ip, uint16_t port)
+    : Session(shard, SessionKind::kClient, cid, conn, std::move(ip), port) {}
+
+ClientSession::~ClientSession() {
+  if (counted_) --account->connections;
+  shard.server().client_gone();
+}
+
+void ClientSession::start() {
+  Server& server = shard.server();
+  const bool admitted = server.admit_client();
+  server.log.debug("{} - Client connection created", label());
+  if (!server.auth.required()) {
+    authenticated_ = true;
+    bind({});
+  }
+  send(server.info_line(cid, ip(), {}));
+  if (!admitted) {
+    server.log.error("{} - {}", label(), error_text::kMaxConnections);
+    send_error(error_text::kMaxConnections);
+    close(CloseReason::kMaxConnections);
+    return;
+  }
+  const int64_t first = std::min<int64_t>(kFirstPingNs, server.options.ping_interval.count());
+  ping_due_ns_ = start_ns_ + first + static_cast<int64_t>(shard.random().below(static_cast<uint64_t>(first / 5 + 1)));
+  arm_timer();
+}
+
+void ClientSession::bind(Identity identity) {
+  Account& to = shard.account(kGlobalAccount);
+  if (!counted_) {
+    counted_ = true;
+    ++to.connections;
+    ++to.total_connections;
+  }
+  account = &to;
+  permissions = identity.permissions == nullptr ? nullptr : std::make_unique<PermissionState>(identity.permissions);
+  if (!identity.user.empty()) connected().user = identity.user;
+}
+
+ParserLimits ClientSession::limits() const {
+  const auto& options = shard.server().options;
+  return {.max_control_line = static_cast<uint32_t>(options.max_control_line),
+          .max_payload = options.max_payload,
+          .headers = headers,
+          .connect_first = !authenticated_};
+}
+
+void ClientSession::feed(std::string_view in) {
+  if (closing()) return;
+  last_activity_ns_ = shard.now_ns();
+  if (suspended_) {
+    backlog_.append(in);
+    return;
+  }
+  ParserLimits limits = this->limits();
+  Operation operation;
+  for (;;) {
+    const ParseStatus status = parser_.next(in, limits, operation);
+    if (status != ParseStatus::kOperation) {
+      if (status == ParseStatus::kMore) return;
+      if (status == ParseStatus::kNotConnected && shard.server().auth.has_no_auth_user()) {
+        // The connection becomes that user, then the verb is executed.
+        const Auth::Plan plan = shard.server().auth.plan({});
+        if (!plan.refused) {
+          authenticated_ = true;
+          bind(plan.identity);
+          limits = this->limits();
+          continue;
+        }
+      }
+      fail(status, in);
+      return;
+    }
+    switch (operation.kind) {
+      case Operation::Kind::kPub:
+      case Operation::Kind::kHpub:
+        on_pub(operation);
+        break;
+      case Operation::Kind::kSub:
+        on_sub(operation);
+        break;
+      case Operation::Kind::kUnsub:
+        on_unsub(operation);
+        break;
+      case Operation::Kind::kPing:
+        on_ping();
+        break;
+      case Operation::Kind::kPong:
+        on_pong();
+        break;
+      case Operation::Kind::kConnect:
+        on_connect(operation.subject);
+        limits = this->limits();
+        break;
+      case Operation::Kind::kOk:
+        break;
+      case Operation::Kind::kErr:
+        shard.server().log.error("{} - Client error {}", label(), quote(operation.subject));
+        close(CloseReason::kParseError);
+        break;
+      case Operation::Kind::kInfo:
+        // Nothing in it concerns a server, but it has to be JSON.
+        if (!nlohmann::json::accept(operation.subject)) fail(ParseStatus::kBadArguments, operation.subject);
+        break;
+    }
+    if (closing()) return;
+    if (suspended_) {
+      backlog_.append(in);
+      return;
+    }
+  }
+}
+
+void ClientSession::fail(ParseStatus status, std::string_view rest) {
+  Log& log = shard.server().log;
+  switch (status) {
+    case ParseStatus::kUnknown:
+      send_error(error_text::kUnknownProtocolOperation);
+      log.error("{} - Client parser ERROR: proto={}", label(), quote(rest.substr(0, 32)));
+      close(CloseReason::kProtocolViolation);
+      return;
+    case ParseStatus::kBadArguments:
+      log.error("{} - Bad protocol arguments", label());
+      close(CloseReason::kProtocolViolation);
+      return;
+    case ParseStatus::kControlLine:
+      log.error("{} - maximum control line exceeded", label());
+      send_error(error_text::kMaxControlLine);
+      close(CloseReason::kMaxControlLine);
+      return;
+    case ParseStatus::kMaxPayload:
+      log.error("{} - maximum payload exceeded: vs {}", label(), shard.server().options.max_payload);
+      send_error(error_text::kMaxPayload);
+      close(CloseReason::kMaxPayload);
+      return;
+    case ParseStatus::kNotConnected:
+      auth_violation({});
+      return;
+    case ParseStatus::kOperation:
+    case ParseStatus::kMore:
+      return;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- CONNECT
+
+void ClientSession::on_connect(std::string_view text) {
+  if (shard.tracing()) shard.trace(*this, "<<-", "CONNECT " + redact(text));
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) return fail(ParseStatus::kBadArguments, text);
+
+  Credentials credentials;
+  std::string nkey, jwt, sig, account_name;
+  bool wants_headers = headers, wants_no_responders = no_responders, new_account = false, tls = false;
+  std::string name, lang, version;
+  bool good = true;
+  for (const auto& [key, value] : json.items()) {
+    if (same_key(key, "verbose")) good &= read(value, verbose_);
+    else if (same_key(key, "pedantic")) good &= read(value, pedantic_);
+    else if (same_key(key, "echo")) good &= read(value, echo);
+    else if (same_key(key, "tls_required")) good &= read(value, tls);
+    else if (same_key(key, "user")) good &= read(value, credentials.user);
+    else if (same_key(key, "pass")) good &= read(value, credentials.password);
+    else if (same_key(key, "auth_token")) good &= read(value, credentials.token);
+    else if (same_key(key, "nkey")) good &= read(value, nkey);
+    else if (same_key(key, "jwt")) good &= read(value, jwt);
+    else if (same_key(key, "sig")) good &= read(value, sig);
+    else if (same_key(key, "name")) good &= read(value, name);
+    else if (same_key(key, "lang")) good &= read(value, lang);
+    else if (same_key(key, "version")) good &= read(value, version);
+    else if (same_key(key, "protocol")) good &= read(value, protocol_);
+    else if (same_key(key, "headers")) good &= read(value, wants_headers);
+    else if (same_key(key, "no_responders")) good &= read(value, wants_no_responders);
+    else if (same_key(key, "account")) good &= read(value, account_name);
+    else if (same_key(key, "new_account")) good &= read(value, new_account);
+  }
+  if (!good) return fail(ParseStatus::kBadArguments, text);
+
+  rtt_ns_ = std::max<int64_t>(shard.now_ns() - start_ns_, 1);
+  rtt_at_ns_ = shard.now_ns();
+  headers = wants_headers && !shard.server().options.no_header_support;
+  no_responders = wants_no_responders;
+  if (connect_received_) {
+    // A second CONNECT may make it another user: what the first one subscribed goes.
+    while (Subscription* sub = sids_.any()) shard.remove_subscription(*sub);
+  }
+  connect_received_ = true;
+  if (!name.empty() || !lang.empty() || !version.empty()) {
+    Connected& to = connected();
+    to.name = std::move(name);
+    to.lang = std::move(lang);
+    to.version = std::move(version);
+  }
+
+  const Auth& auth = shard.server().auth;
+  credentials.nkey_or_jwt = !nkey.empty();
+  Auth::Plan plan = auth.plan(credentials);
+  if (plan.refused) return auth_violation(credentials.user);
+  if (!account_name.empty() || new_account) return auth_violation(credentials.user);
+  if (plan.compare && !plan.bcrypt && !Auth::compare_plain(plan.expected, plan.offered)) return auth_violation(credentials.user);
+  if (!plan.compare || !plan.bcrypt) return on_authenticated(std::move(plan.identity));
+
+  // bcrypt costs milliseconds on purpose: a worker compares, the connection waits, the shard goes on.
+  suspended_ = true;
+  hold(kHoldAuth);
+  shard.server().workers.run([home = &shard, id = cid, plan = std::move(plan), user = credentials.user] {
+    const bool same = Auth::compare_bcrypt(plan.expected, plan.offered);
+    home->post([id, same, identity = plan.identity, user](Shard& shard) {
+      auto* session = static_cast<ClientSession*>(shard.find(id));
+      if (session == nullptr || session->closing()) return true;
+      session->suspended_ = false;
+      session->unhold(kHoldAuth);
+      if (!same) {
+        session->auth_violation(user);
+        return true;
+      }
+      session->on_authenticated(identity);
+      std::string backlog;
+      backlog.swap(session->backlog_);
+      session->feed(backlog);
+      return true;
+    });
+  });
+}
+
+void ClientSession::on_authenticated(Identity identity) {
+  authenticated_ = true;
+  bind(std::move(identity));
+  if (protocol_ < 0 || protocol_ > 1) {
+    send_error(error_text::kInvalidClientProtocol);
+    return close(CloseReason::kBadClientProtocolVersion);
+  }
+  if (no_responders && !headers) {
+    send_error(error_text::kNoRespondersNeedHeaders);
+    return close(CloseReason::kNoRespondersNeedHeaders);
+  }
+  if (verbose_) send(kOk);
+  arm_timer();
+}
+
+void ClientSession::auth_violation(std::string_view user) {
+  Log& log = shard.server().log;
+  if (!user.empty()) {
+    log.error("{} - authentication error - User {}", label(), quote(user));
+  } else {
+    log.error("{} - authentication error", label());
+  }
+  send_error(error_text::kAuthorizationViolation);
+  close(CloseReason::kAuthenticationFailure);
+}
+
+ClientSession::Connected& ClientSession::connected() {
+  if (connected_ == nullptr) connected_ = std::make_unique<Connected>();
+  return *connected_;
+}
+
+const std::string& ClientSession::user() const {
+  static const std::string kNobody;
+  return connected_ == nullptr ? kNobody : connected_->user;
+}
+
+// ---------------------------------------------------------------------------------------------------- messages
+
+void ClientSession::on_pub(const Operation& operation) {
+  if (shard.tracing()) [[unlikely]] {
+    shard.trace(*this, "<<-",
+                operation.reply.empty() ? fmt::format("PUB {} {}", operation.subject, operation.payload.size())
+                                        : fmt::format("PUB {} {} {}", operation.subject, operation.reply, operation.payload.size()));
+  }
+  if (pedantic_ && !is_valid_publish_subject(operation.subject)) send_error(error_text::kInvalidPublishSubject);
+  ++traffic.in_msgs;
+  traffic.in_bytes += operation.payload.size();
+  ++account->traffic.in_msgs;
+  account->traffic.in_bytes += operation.payload.size();
+
+  const char first = operation.subject.front();
+  if (first == '_' && operation.subject.starts_with(kGatewayReply)) [[unlikely]] {
+    return permission_violation("Publish", operation.subject, {});
+  }
+  if (permissions != nullptr && !permissions->may_publish(operation.subject, shard.now_ns())) [[unlikely]] {
+    return permission_violation("Publish", operation.subject, {});
+  }
+  if (first == '$' && operation.subject.starts_with(kRaft)) [[unlikely]] {
+    return permission_violation("Publish", operation.subject, {});
+  }
+  if (!operation.reply.empty() && (operation.reply[0] == '_' || operation.reply[0] == '$') &&
+      is_reserved_reply(operation.reply)) [[unlikely]] {
+    send_error(fmt::format("Permissions Violation for Publish with Reply of \"{}\"", operation.reply));
+    shard.server().log.error("{} - Publish Violation - Reply {}", label(), quote(operation.reply));
+    return;
+  }
+  if (verbose_) send(kOk);
+
+  Message message;
+  message.subject = operation.subject;
+  message.reply = operation.reply;
+  message.payload = operation.payload;
+  message.header_size = operation.header_size;
+  message.from = this;
+  const bool taken = shard.delivery().publish(*account, message);
+  if (!taken && no_responders && !operation.reply.empty()) send_no_responders(operation);
+}
+
+// Nobody is there: the requester is told at once, on its own subscription of the reply subject.
+void ClientSession::send_no_responders(const Operation& operation) {
+  const Match match = account->sublist.match(operation.reply);
+  for (Subscription* sub : match.plain) {
+    if (sub->session != this || sub->closed) continue;
+    const size_t size = 32 + operation.subject.size();
+    send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", operation.reply, sub->sid(), size, size,
+                     operation.subject));
+    ++sub->delivered;
+    if (sub->limited && sub->delivered >= shard.subscription_limit(*sub)) shard.remove_subscription(*sub);
+    return;
+  }
+}
+
+void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue) {
+  std::string text = fmt::format("Permissions Violation for {} to \"{}\"", what, subject);
+  if (!queue.empty()) text += fmt::format(" using queue \"{}\"", queue);
+  send_error(text);
+  shard.server().log.error("{} - {} Violation - User {}, Subject {}", label(), what, quote(user()), quote(subject));
+}
+
+void ClientSession::on_sub(const Operation& operation) {
+  if (shard.tracing()) [[unlikely]] {
+    shard.trace(*this, "<<-", fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
+  }
+  const auto& options = shard.server().options;
+  if ((permissions != nullptr && !permissions->permissions->can_subscribe(operation.subject, operation.queue)) ||
+      operation.queue == kSystemQueue) {
+    return permission_violation("Subscription", operation.subject, operation.queue);
+  }
+  if (options.max_subscription_tokens > 0 &&
+      count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
+    send_error(fmt::format("Permissions Violation for Subscription to \"{}\", too many tokens", operation.subject));
+    shard.server().log.error("{} - Subscription Violation Too Many Tokens - User {}, Subject {}", label(), quote(user()),
+                             quote(operation.subject));
+    return;
+  }
+  if (options.max_subscriptions > 0 && sids_.size() >= static_cast<size_t>(options.max_subscriptions)) {
+    shard.server().log.error("{} - {}", label(), error_text::kMaxSubscriptions);
+    return send_error(error_text::kMaxSubscriptions);
+  }
+  if (sids_.find(shard.sid_hash(), operation.sid) == nullptr) {
+    if (!is_valid_subject(operation.subject)) return send_error(error_text::kInvalidSubject);
+    if (permissions != nullptr && permissions->permissions->needs_delivery_check(operation.subject, operation.queue)) {
+      permissions->check_deliveries = true;
+    }
+    sids_.insert(shard.sid_hash(), shard.add_subscription(*this, operation.sid, operation.subject, operation.queue));
+  }
+  if (verbose_) send(kOk);
+}
+
+void ClientSession::on_unsub(const Operation& operation) {
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", fmt::format("UNSUB {} {}", operation.sid, operation.max));
+  if (verbose_) send(kOk);
+  Subscription* sub = sids_.find(shard.sid_hash(), operation.sid);
+  if (sub == nullptr) return;
+  if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub->delivered) {
+    shard.set_subscription_limit(*sub, static_cast<uint64_t>(operation.max));
+  } else {
+    shard.remove_subscription(*sub);
+  }
+}
+
+void ClientSession::erase_sid(Subscription& sub) { sids_.erase(shard.sid_hash(), &sub); }
+
+bool ClientSession::detach_slice() {
+  timer_.cancel();
+  for (size_t n = 0; n < kDetachSlice; ++n) {
+    Subscription* sub = sids_.any();
+    if (sub == nullptr) break;
+    shard.remove_subscription(*sub);
+  }
+  if (sids_.size() != 0) return false;
+  shard.server().log.debug("{} - Client connection closed: {}", label(), text(close_reason()));
+  if (!gone()) shard.timers().arm(timer_, shard.now_ns() + kLingerNs, this, [](void* self) {
+    static_cast<ClientSession*>(self)->close(CloseReason::kClientClosed, true);
+  });
+  return true;
+}
+
+// ---------------------------------------------------------------------------------------------------- PING and time
+
+void ClientSession::on_ping() {
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PING");
+  send(kPong);
+  last_ping_in_ns_ = shard.now_ns();
+  if (!connect_received_ || first_pong_sent_) return;
+  first_pong_sent_ = true;
+  if (protocol_ >= 1) send(shard.server().info_line(cid, ip(), account->name));
+}
+
+void ClientSession::announce_info() {
+  if (closing() || protocol_ < 1 || !first_pong_sent_) return;
+  send(shard.server().info_line(cid, ip(), {}));
+}
+
+void ClientSession::on_pong() {
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PONG");
+  pings_out_ = 0;
+  if (ping_sent_ns_ == 0) return;
+  rtt_ns_ = std::max<int64_t>(shard.now_ns() - ping_sent_ns_, 1);
+  rtt_at_ns_ = shard.now_ns();
+  ping_sent_ns_ = 0;
+}
+
+void ClientSession::arm_timer() {
+  const auto& options = shard.server().options;
+  int64_t at = ping_due_ns_;
+  if (!authenticated_) at = std::min(at, start_ns_ + shard.server().auth.timeout_ns());
+  if (blocked_since_ns != 0) at = std::min(at, blocked_since_ns + options.write_deadline.count());
+  shard.timers().arm(timer_, at, this, [](void* self) { static_cast<ClientSession*>(self)->on_timer(); });
+}
+
+void ClientSession::on_timer() {
+  if (closing()) return;
+  const auto& options = shard.server().options;
+  const int64_t now = shard.now_ns();
+  Log& log = shard.server().log;
+  if (!authenticated_ && now >= start_ns_ + shard.server().auth.timeout_ns() && !suspended_) {
+    log.error("{} - authentication timeout", label());
+    send_error(error_text::kAuthenticationTimeout);
+    return close(CloseReason::kAuthenticationTimeout);
+  }
+  if (blocked_since_ns != 0 && now >= blocked_since_ns + options.write_deadline.count()) {
+    ++account->slow_consumers;
+    shard.count_slow_consumer();
+    log.info("{} - Slow Consumer Detected: WriteDeadline of {} ms exceeded with {} bytes pending", label(),
+             options.write_deadline.count() / 1'000'000, outbox.pending());
+    return close(CloseReason::kSlowConsumerWriteDeadline, true);
+  }
+  if (now >= ping_due_ns_) {
+    parser_.release_memory();
+    const int64_t interval = options.ping_interval.count();
+    const bool need_rtt = rtt_ns_ == 0 || now - rtt_at_ns_ > kRttMaxAgeNs;
+    const bool active = now - last_activity_ns_ < interval || now - last_ping_in_ns_ < interval;
+    if (!active || need_rtt) {
+      if (pings_out_ + 1 > options.ping_max) {
+        log.debug("{} - Stale Client Connection - Closing", label());
+        shard.count_stale();
+        send_error(error_text::kStaleConnection);
+        return close(CloseReason::kStaleConnection);
+      }
+      ++pings_out_;
+      ping_sent_ns_ = now;
+      send(kPing);
+    }
+    ping_due_ns_ = now + interval;
+  }
+  arm_timer();
+}
+
+void ClientSession::describe(ConnRow& row, bool subs) const {
+  const int64_t to_wall = start_wall_ns_ - start_ns_;
+  row.cid = cid;
+  row.kind = "Client";
+  row.type = "nats";
+  row.ip = ip();
+  row.port = port();
+  row.start_ns = start_wall_ns_;
+  row.last_activity_ns = last_activity_ns_ + to_wall;
+  row.rtt_ns = rtt_ns_;
+  row.pending_bytes = outbox.pending();
+  row.traffic = traffic;
+  row.stalls = stalls;
+  row.subscriptions = sids_.size();
+  if (connected_ != nullptr) {
+    row.name = connected_->name;
+    row.lang = connected_->lang;
+    row.version = connected_->version;
+    row.authorized_user = connected_->user;
+  }
+  if (account != nullptr) row.account = account->name;
+  if (!subs) return;
+  sids_.for_each([&](const Subscription& sub) {
+    SubRow& to = row.subs.emplace_back();
+    to.subject = account->sublist.subject_of(sub);
+    to.queue = account->sublist.queue_of(sub);
+    to.sid = sub.sid();
+    to.msgs = sub.delivered;
+    if (sub.limited) to.max = shard.subscription_limit(sub);
+    to.cid = cid;
+  });
+}
+
+}  // namespace peregrine::core

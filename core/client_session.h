@@ -1,0 +1,80 @@
+// An end user's connection: CONNECT, PUB, HPUB, SUB, UNSUB, PING.
+//
+// Life: start() sends INFO; with authorization the first verb must be CONNECT within the auth timeout; from then on any verb. Every
+// answer is what nats-server would send (texts in protocol.h); what closes a connection and with which reason follows parity.md
+// sections 1.1 to 1.13. Source: nats-server's server/client.go and server/parser.go.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/auth.h"
+#include "core/parser.h"
+#include "core/session.h"
+#include "core/sid_table.h"
+
+namespace peregrine::core {
+
+class ClientSession final : public Session {
+ public:
+  ClientSession(Shard& shard, uint64_t cid, uint32_t conn, std::string ip, uint16_t port);
+  ~ClientSession() override;
+
+  void start();
+  void feed(std::string_view bytes) override;
+  void on_timer() override;
+  void arm_timer() override;
+  bool detach_slice() override;
+  void describe(ConnRow& row, bool subs) const override;
+  size_t subscription_count() const override { return sids_.size(); }
+
+  void announce_info();
+  void erase_sid(Subscription& sub);
+  template <class Visit>
+  void for_each_subscription(Visit&& visit) const { sids_.for_each(visit); }
+  const std::string& user() const;
+
+ private:
+  // What CONNECT said that is not needed per message.
+  struct Connected {
+    std::string name, lang, version, user;
+  };
+
+  void on_connect(std::string_view json);
+  void on_authenticated(Identity identity);
+  void on_pub(const Operation& operation);
+  void on_sub(const Operation& operation);
+  void on_unsub(const Operation& operation);
+  void on_ping();
+  void on_pong();
+  void fail(ParseStatus status, std::string_view rest);
+  void auth_violation(std::string_view user);
+  void permission_violation(std::string_view what, std::string_view subject, std::string_view queue);
+  void send_no_responders(const Operation& operation);
+  void bind(Identity identity);
+  ParserLimits limits() const;
+  Connected& connected();
+
+  Parser parser_;
+  SidTable sids_;
+  std::unique_ptr<Connected> connected_;
+  std::string backlog_;                 // input that waits for the outcome of a bcrypt comparison
+
+  bool verbose_ = true;                 // until CONNECT says otherwise
+  bool pedantic_ = true;
+  bool connect_received_ = false;
+  bool authenticated_ = false;
+  bool suspended_ = false;              // a worker compares the password
+  bool first_pong_sent_ = false;
+  bool counted_ = false;                // in the account's connections
+  uint8_t pings_out_ = 0;
+  int protocol_ = 0;
+  int64_t ping_due_ns_ = INT64_MAX;
+  int64_t ping_sent_ns_ = 0;
+  int64_t last_ping_in_ns_ = 0;
+  int64_t rtt_ns_ = 0;
+  int64_t rtt_at_ns_ = 0;
+};
+
+}  // namespace peregrine::core

@@ -1,0 +1,87 @@
+// What all shards of one server share: identity, options, and the few counters that are about the whole server.
+//
+// Made by main before the first shard, destroyed after the last one. Immutable except the atomics; those are touched when a
+// connection opens or closes, never per message. Reads of info() happen on every shard; a change (lame duck, a port that the
+// kernel picked) is a new immutable text swapped in by the control thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/options.h"
+#include "core/auth.h"
+#include "core/log.h"
+#include "core/sublist.h"
+
+namespace peregrine::core {
+
+class Shard;
+
+// Runs work that takes milliseconds (bcrypt) off the shards; implemented over a TBB arena in main.
+class Workers {
+ public:
+  virtual ~Workers() = default;
+  virtual void run(std::function<void()> work) = 0;
+};
+
+struct ServerIdentity {
+  std::string id;        // public server nkey, "N..."
+  std::string name;
+  std::string version = PEREGRINE_NATS_LEVEL;  // the nats-server level whose core protocol we match
+  std::string go = "peregrine-" PEREGRINE_VERSION;
+};
+
+// What clients are told in INFO; see parity.md section 1.2.
+struct ServerInfo {
+  std::string host;
+  int port = 0;
+  std::vector<std::string> connect_urls;
+  bool lame_duck = false;
+};
+
+class Server {
+ public:
+  Server(config::Options options, ServerIdentity identity, HashKey hash_key, Log& log, Workers& workers);
+
+  const config::Options options;
+  const ServerIdentity identity;
+  const HashKey hash_key;
+  const Auth auth;
+  Log& log;
+  Workers& workers;
+
+  // An INFO line for one client.
+  std::string info_line(uint64_t cid, std::string_view client_ip, std::string_view account) const;
+  void set_info(ServerInfo info);
+  ServerInfo info() const;
+  bool lame_duck() const { return lame_duck_.load(std::memory_order_relaxed); }
+
+  uint64_t next_cid() { return next_cid_.fetch_add(1, std::memory_order_relaxed) + 1; }
+  // Counts a client in, or refuses it (max_connections).
+  bool admit_client();
+  void client_gone() { clients_.fetch_sub(1, std::memory_order_relaxed); }
+  int64_t clients() const { return clients_.load(std::memory_order_relaxed); }
+
+  std::vector<Shard*> shards;  // filled before any shard runs
+
+ private:
+  void rebuild();
+
+  mutable std::mutex info_mutex_;  // INFO is written at accept and on rare changes, never per message
+  ServerInfo info_;
+  std::string info_head_, info_tail_;
+  std::atomic<uint64_t> next_cid_{4};  // nats-server's first client is 5 too: the first ids are its internal clients'
+  std::atomic<int64_t> clients_{0};
+  std::atomic<bool> lame_duck_{false};
+};
+
+// A fresh public server nkey: 'N' + base32 of an Ed25519 public key with checksum, 56 characters.
+std::string make_server_id();
+
+}  // namespace peregrine::core

@@ -1,0 +1,117 @@
+// Our end of any connection: what a client, and later a route, a gateway and a leafnode, have in common.
+//
+// Belongs to one shard from accept to close; only that shard's thread touches it. Sans-I/O: bytes come in by feed(), leave by the
+// outbox; the reactor moves them (net/reactor.h). A session never closes itself in the middle of something: close() marks it, the
+// shard takes it apart at the end of the turn, the reactor sends what is left (an -ERR, say) and closes the connection.
+// Lifetime: made by Shard::open_client; destroyed when the backend has let go of the connection (gone) and its subscriptions are
+// withdrawn (detached), whichever comes last.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/outbox.h"
+#include "core/permissions.h"
+#include "core/protocol.h"
+#include "core/snapshot.h"
+#include "core/timer_wheel.h"
+
+namespace peregrine::core {
+
+class Account;
+class Shard;
+
+enum class SessionKind : uint8_t { kClient };
+
+// Reasons not to read from a connection now; reading goes on when none is left.
+enum Hold : uint8_t {
+  kHoldStalled = 1,  // it feeds a subscriber that can not keep up
+  kHoldAuth = 2,     // its credentials are being compared on a worker
+  kHoldRing = 4,     // records it caused wait in an overflow list (design.md section 4, rule 2)
+};
+
+class Session {
+ public:
+  Session(Shard& shard, SessionKind kind, uint64_t cid, uint32_t conn, std::string ip, uint16_t port);
+  virtual ~Session() = default;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Bytes from the network. The view is only good during the call.
+  virtual void feed(std::string_view bytes) = 0;
+  // The session's timer has fired: does what is due and arms it again.
+  virtual void on_timer() = 0;
+  virtual void arm_timer() = 0;
+  // Takes a slice of the session apart after close(): subscriptions and the like. True when nothing is left.
+  virtual bool detach_slice() = 0;
+  // The row of /connz; `row.subs` only if `subs`.
+  virtual void describe(ConnRow& row, bool subs) const = 0;
+  virtual size_t subscription_count() const = 0;
+
+  // Marks the session for closing; the first reason stays. `abort`: what is pending is thrown away.
+  void close(CloseReason reason, bool abort = false);
+  bool closing() const { return close_reason_ != CloseReason::kNone; }
+  CloseReason close_reason() const { return close_reason_; }
+  bool abort() const { return abort_; }
+  bool gone() const { return gone_; }  // the backend has let go of the connection
+
+  void send(std::string_view bytes);
+  // "-ERR '<text>'\r\n"
+  void send_error(std::string_view text);
+
+  // Output waits for the network since now, unless it did already: the write deadline counts.
+  void output_waits();
+  void output_moved() { blocked_since_ns = 0; }
+
+  void hold(Hold why);
+  void unhold(Hold why);
+  bool held() const { return holds_ != 0; }
+  bool held_by(Hold why) const { return (holds_ & why) != 0; }
+
+  // The "<ip>:<port> - cid:<n>" of log lines.
+  std::string label() const;
+  const std::string& ip() const { return ip_; }
+  uint16_t port() const { return port_; }
+
+  // --- read by delivery for every message ---
+  Shard& shard;
+  const uint64_t cid;
+  const SessionKind kind;
+  bool echo = true;
+  bool headers = false;
+  bool dirty = false;            // in the shard's list of sessions to flush
+  bool no_responders = false;
+  Outbox outbox;
+  Account* account = nullptr;    // null until authenticated
+  std::unique_ptr<PermissionState> permissions;  // null = everything
+  Traffic traffic;               // in: from the peer
+  uint64_t stalls = 0;
+
+  // --- the reactor's ---
+  const uint32_t conn;           // the backend's name for the connection
+  bool sending = false;          // a send is in flight or blocked: do not offer more
+  bool reading = true;           // what the backend was told last
+  bool close_told = false;       // the backend was told to close
+  int64_t blocked_since_ns = 0;  // output has been waiting since, without progress; 0 = not waiting
+
+ protected:
+  Timer timer_;
+  int64_t start_wall_ns_;
+  int64_t start_ns_;
+  int64_t last_activity_ns_;
+
+ private:
+  friend class Shard;
+  std::string ip_;
+  uint16_t port_;
+  uint8_t holds_ = 0;
+  CloseReason close_reason_ = CloseReason::kNone;
+  bool abort_ = false;
+  bool gone_ = false;
+  bool detached_ = false;        // nothing of it is left in the index
+  size_t table_index_ = 0;       // place in Shard::sessions_
+};
+
+}  // namespace peregrine::core

@@ -1,0 +1,606 @@
+#include "core/shard.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "core/client_session.h"
+
+namespace peregrine::core {
+
+RingMatrix::RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delivery_bytes) : shards_(shards) {
+  pairs_.resize(size_t{shards} * shards);
+  for (uint32_t from = 0; from < shards; ++from) {
+    for (uint32_t to = 0; to < shards; ++to) {
+      if (from != to) pairs_[from * shards + to] = std::make_unique<RingPair>(interest_bytes, delivery_bytes);
+    }
+  }
+}
+
+// Subscriptions by the thousand: no malloc header on objects of 40 bytes.
+struct Shard::SubscriptionBlock {
+  static constexpr size_t kCount = 1024;
+  alignas(Subscription) char bytes[kCount * sizeof(Subscription)];
+};
+
+Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* rings, uint64_t seed, int64_t now_ns,
+             int64_t wall_ns)
+    : server_(server),
+      index_(index),
+      shard_count_(shard_count),
+      now_ns_(now_ns),
+      wall_ns_(wall_ns),
+      random_(seed),
+      pool_(index, this),
+      timers_(now_ns),
+      sid_hash_(server.hash_key.k0, server.hash_key.k1, index + 1),
+      delivery_(*this) {
+  accounts_.push_back(std::make_unique<Account>("$G", kGlobalAccount, server.hash_key, index));
+  peers_.resize(shard_count);
+  for (uint32_t peer = 0; peer < shard_count; ++peer) {
+    if (peer == index) continue;
+    peers_[peer].out = &rings->at(index, peer);
+    peers_[peer].in = &rings->at(peer, index);
+  }
+}
+
+Shard::~Shard() {
+  while (!sessions_.empty()) {
+    Session& session = *sessions_.back();
+    while (!session.detach_slice()) {
+    }
+    forget(session);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- the turn
+
+void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
+  now_ns_ = now_ns;
+  wall_ns_ = wall_ns;
+  ++turns_;
+  tracing_ = server_.log.enabled(LogLevel::kTrace);
+}
+
+bool Shard::drain_rings() {
+  if (shard_count_ == 1) return false;
+  for (Peer& peer : peers_) {
+    if (peer.in != nullptr) peer.delivery_limit = peer.in->delivery.snapshot();
+  }
+  bool any = rules.drain_before_think && drain_interest();
+  any |= drain_deliveries();
+  return any;
+}
+
+bool Shard::drain_interest() {
+  bool all = false;
+  for (uint32_t from = 0; from < shard_count_; ++from) {
+    if (peers_[from].in == nullptr) continue;
+    Ring& ring = peers_[from].in->interest;
+    const uint64_t limit = ring.snapshot();
+    uint32_t size;
+    bool any = false;
+    while (const char* bytes = ring.peek(limit, size)) {
+      any = true;
+      ++ring_counters_.records_in;
+      ring_counters_.bytes_in += size;
+      if (static_cast<CrossingType>(bytes[0]) == CrossingType::kHeap) {
+        HeapRecord heap;
+        std::memcpy(&heap, bytes, sizeof(heap));
+        on_interest(from, heap.bytes);
+        std::free(heap.bytes);
+      } else {
+        on_interest(from, bytes);
+      }
+      ring.pop(size);
+    }
+    if (any) ring.finish();
+    all |= any;
+  }
+  return all;
+}
+
+void Shard::on_interest(uint32_t from, const char* bytes) {
+  InterestRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  const std::string_view subject(bytes + sizeof(record), record.subject_size);
+  const std::string_view queue(subject.data() + subject.size(), record.queue_size);
+  Sublist& sublist = account(record.account).sublist;
+  if (queue.empty()) {
+    sublist.set_remote(from, subject, record.interested);
+  } else {
+    sublist.set_remote_queue(from, subject, queue, record.weight);
+  }
+}
+
+bool Shard::drain_deliveries() {
+  bool all = false;
+  // Another shard first each time, so that none is always last.
+  first_peer_ = first_peer_ + 1 == shard_count_ ? 0 : first_peer_ + 1;
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    const uint32_t from = first_peer_ + n < shard_count_ ? first_peer_ + n : first_peer_ + n - shard_count_;
+    Peer& peer = peers_[from];
+    if (peer.in == nullptr) continue;
+    Ring& ring = peer.in->delivery;
+    uint32_t size;
+    bool any = false;
+    while (const char* bytes = ring.peek(peer.delivery_limit, size)) {
+      any = true;
+      ++ring_counters_.records_in;
+      ring_counters_.bytes_in += size;
+      on_delivery(from, bytes, size);
+      ring.pop(size);
+    }
+    if (any) ring.finish();
+    all |= any;
+  }
+  return all;
+}
+
+void Shard::on_delivery(uint32_t from, const char* bytes, uint32_t size) {
+  switch (static_cast<CrossingType>(bytes[0])) {
+    case CrossingType::kDelivery:
+      delivery_.on_record(from, bytes, size);
+      break;
+    case CrossingType::kRelease: {
+      ReleaseRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      pool_.drop(record.origin);
+      break;
+    }
+    case CrossingType::kHeap: {
+      HeapRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      on_delivery(from, record.bytes, record.record_size);
+      std::free(record.bytes);
+      break;
+    }
+    case CrossingType::kInterest:
+      break;
+  }
+}
+
+bool Shard::end_turn() {
+  bool busy = timers_.advance(now_ns_) != 0;
+  busy |= mailbox_.run(*this) != 0;
+  if (!closing_.empty()) {
+    close_some();
+    busy = true;
+  }
+  if (shard_count_ > 1) {
+    if (interest_stuck_ || delivery_stuck_) {
+      busy |= move_overflow();
+      if (!interest_stuck_ && !delivery_stuck_) release_held();
+    }
+    if (!rules.drain_before_think) drain_interest();
+    publish();
+  }
+  return busy;
+}
+
+int64_t Shard::next_deadline_ns() const {
+  int64_t at = timers_.next_ns();
+  if (!closing_.empty() || !mailbox_.empty()) at = now_ns_;
+  // Whoever empties a full ring does not wake its producer: look again soon.
+  if (interest_stuck_ || delivery_stuck_) at = std::min(at, now_ns_ + 100'000);
+  return at;
+}
+
+// Everything of this turn becomes visible to the others: interest first, so that a delivery never overtakes the subscription its
+// receiver may have learnt of through it.
+void Shard::publish() {
+  const auto publish_interest = [&] {
+    for (Peer& peer : peers_) {
+      if (peer.out != nullptr && peer.out->interest.unpublished()) {
+        peer.out->interest.publish();
+        peer.published = true;
+      }
+    }
+  };
+  if (rules.interest_first) publish_interest();
+  if (!interest_stuck_ || !rules.hold_stuck_output) {
+    for (Peer& peer : peers_) {
+      if (peer.out != nullptr && peer.out->delivery.unpublished()) {
+        peer.out->delivery.publish();
+        peer.published = true;
+      }
+    }
+  }
+  if (!rules.interest_first) publish_interest();
+  bool any = false;
+  for (const Peer& peer : peers_) any |= peer.published;
+  if (!any) return;
+  // Pairs with the fence in try_sleep(): either we see the sleeper's flag or it sees our tails.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    if (!peers_[n].published) continue;
+    peers_[n].published = false;
+    Shard& target = *server_.shards[n];
+    if (target.sleeping_.load(std::memory_order_relaxed) != 0 && target.sleeping_.exchange(0, std::memory_order_relaxed) != 0) {
+      ++ring_counters_.wakeups;
+      target.waker_();
+    }
+  }
+}
+
+bool Shard::try_sleep() {
+  sleeping_.store(1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  bool something = !mailbox_.empty();
+  for (const Peer& peer : peers_) {
+    if (peer.in != nullptr && (!peer.in->interest.empty() || !peer.in->delivery.empty())) something = true;
+  }
+  if (something) {
+    sleeping_.store(0, std::memory_order_relaxed);
+    return false;
+  }
+  ++parks_;
+  return true;
+}
+
+void Shard::wake() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (sleeping_.load(std::memory_order_relaxed) != 0 && sleeping_.exchange(0, std::memory_order_relaxed) != 0) waker_();
+}
+
+void Shard::post(Mailbox::Command command) {
+  mailbox_.put(std::move(command));
+  wake();
+}
+
+// ---------------------------------------------------------------------------------------------------- records to other shards
+
+namespace {
+
+// The overflow lists: {uint32 size, bytes} each.
+char* append_record(std::string& list, uint32_t size) {
+  const size_t at = list.size();
+  list.resize(at + sizeof(size) + size);
+  std::memcpy(list.data() + at, &size, sizeof(size));
+  return list.data() + at + sizeof(size);
+}
+
+// Moves records into the ring until it is full; true when the list has drained.
+bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
+  while (head < list.size()) {
+    uint32_t size;
+    std::memcpy(&size, list.data() + head, sizeof(size));
+    char* to = ring.reserve(size);
+    if (to == nullptr) {
+      if (head > 1 << 20) {
+        list.erase(0, head);
+        head = 0;
+      }
+      return false;
+    }
+    std::memcpy(to, list.data() + head + sizeof(size), size);
+    ring.commit(size);
+    head += sizeof(size) + size;
+    moved = true;
+  }
+  list.clear();
+  if (list.capacity() > 1 << 16) list.shrink_to_fit();
+  head = 0;
+  return true;
+}
+
+}  // namespace
+
+void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue) {
+  const auto fill = [&](char* to) {
+    std::memcpy(to, &record, sizeof(record));
+    std::memcpy(to + sizeof(record), subject.data(), subject.size());
+    std::memcpy(to + sizeof(record) + subject.size(), queue.data(), queue.size());
+  };
+  for (Peer& peer : peers_) {
+    if (peer.out == nullptr) continue;
+    Ring& ring = peer.out->interest;
+    ++ring_counters_.records_out;
+    ring_counters_.bytes_out += record.size();
+    const bool by_heap = record.size() > ring.max_record();
+    HeapRecord heap;
+    uint32_t size = record.size();
+    if (by_heap) {
+      heap.record_size = size;
+      heap.bytes = static_cast<char*>(std::malloc(size));
+      if (heap.bytes == nullptr) throw std::bad_alloc();
+      fill(heap.bytes);
+      size = sizeof(heap);
+    }
+    const bool in_order = peer.interest_overflow.empty() || !rules.overflow_in_order;
+    char* to = in_order ? ring.reserve(size) : nullptr;
+    const bool overflow = to == nullptr;
+    if (overflow) {
+      to = append_record(peer.interest_overflow, size);
+      interest_stuck_ = true;
+      ++ring_counters_.overflows;
+    }
+    if (by_heap) {
+      std::memcpy(to, &heap, sizeof(heap));
+    } else {
+      fill(to);
+    }
+    if (!overflow) ring.commit(size);
+  }
+}
+
+char* Shard::write_delivery(Peer& peer, uint32_t size) {
+  peer.writing = size;
+  const bool in_order = peer.delivery_overflow.empty() || !rules.overflow_in_order;
+  char* to = in_order ? peer.out->delivery.reserve(size) : nullptr;
+  peer.delivery_in_overflow = to == nullptr;
+  if (to == nullptr) {
+    to = append_record(peer.delivery_overflow, size);
+    delivery_stuck_ = true;
+    ++ring_counters_.overflows;
+  }
+  return to;
+}
+
+char* Shard::begin_delivery(uint32_t target, uint32_t size, Session* cause) {
+  Peer& peer = peers_[target];
+  ++ring_counters_.records_out;
+  ring_counters_.bytes_out += size;
+  char* to;
+  if (size > peer.out->delivery.max_record()) {
+    HeapRecord heap;
+    heap.record_size = size;
+    heap.bytes = static_cast<char*>(std::malloc(size));
+    if (heap.bytes == nullptr) throw std::bad_alloc();
+    std::memcpy(write_delivery(peer, sizeof(heap)), &heap, sizeof(heap));
+    to = heap.bytes;
+  } else {
+    to = write_delivery(peer, size);
+  }
+  if (peer.delivery_in_overflow && cause != nullptr && rules.hold_stuck_output && !cause->held_by(kHoldRing)) {
+    cause->hold(kHoldRing);
+    ring_held_.push_back(cause);
+  }
+  return to;
+}
+
+void Shard::end_delivery(uint32_t target) {
+  Peer& peer = peers_[target];
+  if (!peer.delivery_in_overflow) peer.out->delivery.commit(peer.writing);
+}
+
+void Shard::release_to(uint32_t home, SharedBytes* origin) {
+  Peer& peer = peers_[home];
+  ReleaseRecord record;
+  record.origin = origin;
+  std::memcpy(write_delivery(peer, sizeof(record)), &record, sizeof(record));
+  end_delivery(home);
+}
+
+bool Shard::move_overflow() {
+  bool moved = false;
+  interest_stuck_ = delivery_stuck_ = false;
+  for (Peer& peer : peers_) {
+    if (peer.out == nullptr) continue;
+    if (!move_records(peer.out->interest, peer.interest_overflow, peer.interest_head, moved)) interest_stuck_ = true;
+    if (!move_records(peer.out->delivery, peer.delivery_overflow, peer.delivery_head, moved)) delivery_stuck_ = true;
+  }
+  return moved;
+}
+
+void Shard::release_held() {
+  for (Session* session : ring_held_) session->unhold(kHoldRing);
+  ring_held_.clear();
+}
+
+// ---------------------------------------------------------------------------------------------------- sessions
+
+Session* Shard::open_client(uint32_t conn, std::string ip, uint16_t port) {
+  auto session = std::make_unique<ClientSession>(*this, server_.next_cid(), conn, std::move(ip), port);
+  Session* raw = session.release();
+  raw->table_index_ = sessions_.size();
+  sessions_.push_back(raw);
+  by_cid_.emplace(raw->cid, raw);
+  ++total_connections_;
+  static_cast<ClientSession*>(raw)->start();
+  return raw;
+}
+
+Session* Shard::find(uint64_t cid) {
+  const auto at = by_cid_.find(cid);
+  return at == by_cid_.end() ? nullptr : at->second;
+}
+
+// A bounded piece of work on sessions that are going: a hundred thousand subscriptions are withdrawn over many turns.
+void Shard::close_some() {
+  int slices = 8;
+  std::vector<Session*> now;
+  now.swap(closing_);
+  size_t done = 0;
+  for (; done < now.size() && slices > 0; ++done) {
+    Session& session = *now[done];
+    if (session.detached_) continue;
+    slices -= session.subscription_count() != 0 ? 1 : 0;
+    if (!session.detach_slice()) {
+      closing_.push_back(&session);
+      continue;
+    }
+    session.detached_ = true;
+    if (session.gone_) forget(session);
+  }
+  closing_.insert(closing_.end(), now.begin() + static_cast<std::ptrdiff_t>(done), now.end());
+}
+
+void Shard::closed(Session& session, CloseReason reason) {
+  session.close(reason);
+  session.gone_ = true;
+  session.sending = false;
+  session.outbox.clear();
+  if (session.detached_) forget(session);  // else close_some() does, when its subscriptions are withdrawn
+}
+
+void Shard::forget(Session& session) {
+  if (session.dirty) std::erase(dirty_, &session);
+  if (session.held_by(kHoldStalled)) std::erase(stalled_, &session);
+  if (session.held_by(kHoldRing)) std::erase(ring_held_, &session);
+  Session* last = sessions_.back();
+  sessions_[session.table_index_] = last;
+  last->table_index_ = session.table_index_;
+  sessions_.pop_back();
+  by_cid_.erase(session.cid);
+  if (server_.options.max_closed_clients > 0) {
+    ConnRow row;
+    session.describe(row, false);
+    row.stop_ns = wall_ns_;
+    row.reason = text(session.close_reason());
+    closed_rows_.push_back(std::move(row));
+    if (closed_rows_.size() > static_cast<size_t>(server_.options.max_closed_clients)) closed_rows_.pop_front();
+  }
+  delete &session;
+}
+
+void Shard::stall(Session& producer, int64_t for_ns) {
+  if (producer.held_by(kHoldStalled)) return;
+  ++producer.stalls;
+  ++stalls_;
+  producer.hold(kHoldStalled);
+  stalled_.push_back(&producer);
+  if (stall_timer_.armed()) return;
+  timers_.arm(stall_timer_, now_ns_ + for_ns, this, [](void* self) {
+    auto& shard = *static_cast<Shard*>(self);
+    std::vector<Session*> stalled;
+    stalled.swap(shard.stalled_);
+    for (Session* session : stalled) session->unhold(kHoldStalled);
+  });
+}
+
+void Shard::trace(const Session& session, std::string_view arrow, std::string_view text) {
+  const auto most = static_cast<size_t>(server_.options.max_traced_msg_len);
+  if (most != 0 && text.size() > most) {
+    server_.log.trace("{} - {} [{}...]", session.label(), arrow, text.substr(0, most));
+  } else {
+    server_.log.trace("{} - {} [{}]", session.label(), arrow, text);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- subscriptions
+
+Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject, std::string_view queue) {
+  if (free_subscriptions_.empty()) {
+    blocks_.push_back(std::make_unique<SubscriptionBlock>());
+    char* bytes = blocks_.back()->bytes;
+    free_subscriptions_.reserve(SubscriptionBlock::kCount);
+    for (size_t n = SubscriptionBlock::kCount; n-- > 0;) free_subscriptions_.push_back(bytes + n * sizeof(Subscription));
+  }
+  auto* sub = new (free_subscriptions_.back()) Subscription(&session, sid);
+  free_subscriptions_.pop_back();
+  Account& account = *session.account;
+  const InterestChange change = account.sublist.insert(*sub, subject, queue);
+  if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
+    InterestRecord record{.interested = true,
+                          .account = account.number,
+                          .weight = change.weight,
+                          .subject_size = static_cast<uint32_t>(subject.size()),
+                          .queue_size = static_cast<uint32_t>(queue.size())};
+    tell_interest(record, subject, queue);
+  }
+  return sub;
+}
+
+void Shard::remove_subscription(Subscription& sub) {
+  Session& session = *sub.session;
+  static_cast<ClientSession&>(session).erase_sid(sub);
+  Account& account = *session.account;
+  if (shard_count_ == 1) {
+    account.sublist.remove(sub);
+  } else {
+    const std::string subject(account.sublist.subject_of(sub));
+    const std::string queue(account.sublist.queue_of(sub));
+    const InterestChange change = account.sublist.remove(sub);
+    if (change.kind != InterestChange::Kind::kNone) {
+      InterestRecord record{.interested = false,
+                            .account = account.number,
+                            .weight = change.weight,
+                            .subject_size = static_cast<uint32_t>(subject.size()),
+                            .queue_size = static_cast<uint32_t>(queue.size())};
+      tell_interest(record, subject, queue);
+    }
+  }
+  if (sub.limited) limits_.erase(&sub);
+  sub.~Subscription();
+  free_subscriptions_.push_back(&sub);
+}
+
+void Shard::set_subscription_limit(Subscription& sub, uint64_t max) {
+  sub.limited = true;
+  limits_[&sub] = max;
+}
+
+uint64_t Shard::subscription_limit(const Subscription& sub) const {
+  const auto at = limits_.find(&sub);
+  return at == limits_.end() ? UINT64_MAX : at->second;
+}
+
+// ---------------------------------------------------------------------------------------------------- commands
+
+void Shard::announce_info() {
+  for (Session* session : sessions_) static_cast<ClientSession*>(session)->announce_info();
+}
+
+void Shard::shut_down(CloseReason reason) {
+  const std::vector<Session*> all = sessions_;
+  for (Session* session : all) session->close(reason);
+}
+
+// Closes this shard's clients one by one, spread evenly over the time given: all of them reconnecting at once is what lame duck
+// mode exists to avoid.
+void Shard::begin_lame_duck(int64_t over_ns) {
+  lame_duck_ = true;
+  const auto n = static_cast<int64_t>(sessions_.size());
+  if (n == 0) return;
+  lame_duck_interval_ns_ = std::min<int64_t>(over_ns / n, 1'000'000'000);
+  close_next_lame_duck();
+}
+
+void Shard::close_next_lame_duck() {
+  for (Session* session : sessions_) {
+    if (session->closing()) continue;
+    session->close(CloseReason::kServerShutdown);
+    const int64_t half = std::max<int64_t>(lame_duck_interval_ns_ / 2, 1);
+    timers_.arm(lame_duck_timer_, now_ns_ + half + static_cast<int64_t>(random_.below(static_cast<uint64_t>(half))), this,
+                [](void* self) { static_cast<Shard*>(self)->close_next_lame_duck(); });
+    return;
+  }
+}
+
+ShardSnapshot Shard::snapshot() const {
+  ShardSnapshot out;
+  out.shard = index_;
+  out.connections = sessions_.size();
+  out.total_connections = total_connections_;
+  out.slow_consumers.clients = slow_consumers_;
+  out.stale_connections.clients = stale_;
+  out.stalled_clients = stalls_;
+  for (const auto& account : accounts_) {
+    AccountSnapshot& to = out.accounts.emplace_back();
+    to.name = account->name;
+    to.connections = account->connections;
+    to.total_connections = account->total_connections;
+    to.traffic = account->traffic;
+    to.slow_consumers = account->slow_consumers;
+    to.sublist = account->sublist.stats();
+    out.traffic.in_msgs += account->traffic.in_msgs;
+    out.traffic.in_bytes += account->traffic.in_bytes;
+    out.traffic.out_msgs += account->traffic.out_msgs;
+    out.traffic.out_bytes += account->traffic.out_bytes;
+  }
+  out.client_traffic = out.traffic;
+  out.rings = ring_counters_;
+  out.rings.repicks = delivery_.repicks();
+  for (const Peer& peer : peers_) {
+    out.rings.overflow_pending += peer.interest_overflow.size() + peer.delivery_overflow.size();
+  }
+  out.rings.held_sessions = ring_held_.size();
+  out.turns = turns_;
+  out.parks = parks_;
+  out.pending_bytes = pool_.bytes_in_use();
+  out.buffer_bytes = pool_.bytes_in_use();
+  return out;
+}
+
+}  // namespace peregrine::core

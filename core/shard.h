@@ -1,0 +1,216 @@
+// Everything one core owns: its sessions, its replica of the subject index, its memory, its timers, its ends of the rings.
+//
+// Exactly one thread runs a shard, through net/reactor.h. Other threads reach it by three doors only: another shard by ring, the
+// control thread and workers by post(), anybody by wake(). No locks and no shared state besides the rings.
+//
+// The turn, called by the reactor in this order (design.md section 4 has the proof that depends on it):
+//   begin_turn      the clock
+//   drain_rings     snapshot of the delivery tails, all interest, deliveries up to the snapshot
+//   session.feed    the input acquired BEFORE drain_rings is parsed AFTER it
+//   end_turn        timers, commands, closing sessions, overflow; publishes interest tails, then delivery tails, wakes peers
+//   flush           the reactor sends what dirty sessions have, unless output_stuck()
+// Rule 2, nothing leaves while something is stuck: while an interest record waits in an overflow list, no delivery is published
+// and no byte leaves this shard; while a delivery waits, the session that caused it is held (no output, no reading).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/account.h"
+#include "core/buffer.h"
+#include "core/crossing.h"
+#include "core/delivery.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/mailbox.h"
+#include "core/random.h"
+#include "core/ring.h"
+#include "core/server.h"
+#include "core/session.h"
+#include "core/snapshot.h"
+#include "core/timer_wheel.h"
+
+namespace peregrine::core {
+
+// The two rings of one ordered pair of shards.
+struct RingPair {
+  RingPair(uint32_t interest_bytes, uint32_t delivery_bytes) : interest(interest_bytes), delivery(delivery_bytes) {}
+  Ring interest;
+  Ring delivery;
+};
+
+// All pairs of a server; owned by main, handed to every shard.
+class RingMatrix {
+ public:
+  RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delivery_bytes);
+  RingPair& at(uint32_t from, uint32_t to) { return *pairs_[from * shards_ + to]; }
+
+ private:
+  uint32_t shards_;
+  std::vector<std::unique_ptr<RingPair>> pairs_;
+};
+
+// The rules of section 4, for the tests that switch one off to prove that it is needed.
+struct CrossingRules {
+  bool drain_before_think = true;   // rule 1: interest is drained before input is parsed
+  bool interest_first = true;       // rule 1: interest tails are published before delivery tails
+  bool hold_stuck_output = true;    // rule 2
+  bool repick = true;               // rule 3
+  bool overflow_in_order = true;    // rule 4: what overflows goes behind what overflowed before
+};
+
+class Shard final : public ReleaseSink {
+ public:
+  Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* rings, uint64_t seed, int64_t now_ns, int64_t wall_ns);
+  ~Shard();
+
+  // --- the turn ---
+  void begin_turn(int64_t now_ns, int64_t wall_ns);
+  bool drain_rings();  // true if there was anything
+  Session* open_client(uint32_t conn, std::string ip, uint16_t port);
+  void closed(Session& session, CloseReason reason);  // the backend has let go: `reason` counts if the session had none yet
+  // Returns true if anything was done or is waiting to be done.
+  bool end_turn();
+  bool output_stuck() const { return interest_stuck_; }
+  std::vector<Session*>& dirty() { return dirty_; }
+  // When the next turn must come at the latest.
+  int64_t next_deadline_ns() const;
+
+  // --- sleeping (the reactor's side of the wake-up protocol; tests/spin models it) ---
+  // Announces the wish to sleep. False: something has arrived meanwhile, do another turn.
+  bool try_sleep();
+  void awake() { sleeping_.store(0, std::memory_order_relaxed); }
+  void set_waker(std::function<void()> waker) { waker_ = std::move(waker); }
+
+  // --- any thread ---
+  void wake();
+  void post(Mailbox::Command command);
+
+  // --- for sessions and delivery, on this shard's thread ---
+  Server& server() { return server_; }
+  const Server& server() const { return server_; }
+  uint32_t index() const { return index_; }
+  uint32_t shard_count() const { return shard_count_; }
+  int64_t now_ns() const { return now_ns_; }
+  int64_t wall_ns() const { return wall_ns_; }
+  BufferPool& pool() { return pool_; }
+  Random& random() { return random_; }
+  TimerWheel& timers() { return timers_; }
+  const KeyedHash& sid_hash() const { return sid_hash_; }
+  Delivery& delivery() { return delivery_; }
+  Account& account(uint32_t number) { return *accounts_[number]; }
+  bool tracing() const { return tracing_; }
+  void trace(const Session& session, std::string_view arrow, std::string_view text);
+
+  void mark_dirty(Session& session) {
+    if (session.dirty) return;
+    session.dirty = true;
+    dirty_.push_back(&session);
+  }
+  void to_close(Session& session) { closing_.push_back(&session); }
+  void stall(Session& producer, int64_t for_ns);
+  void count_slow_consumer() { ++slow_consumers_; }
+  void count_stale() { ++stale_; }
+
+  Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject, std::string_view queue);
+  // Out of the index and of its session, and destroyed.
+  void remove_subscription(Subscription& sub);
+  void set_subscription_limit(Subscription& sub, uint64_t max);
+  uint64_t subscription_limit(const Subscription& sub) const;
+
+  // Room for a record of `size` bytes to `target`'s delivery ring (or its overflow list; then `cause` is held).
+  char* begin_delivery(uint32_t target, uint32_t size, Session* cause);
+  void end_delivery(uint32_t target);
+  void release_to(uint32_t home, SharedBytes* origin) override;
+
+  // --- commands (posted by the control thread) ---
+  void begin_lame_duck(int64_t over_ns);
+  void shut_down(CloseReason reason);
+  void announce_info();  // async INFO to the clients that understand it
+  Session* find(uint64_t cid);
+  const std::vector<Session*>& sessions() const { return sessions_; }
+  const std::deque<ConnRow>& closed_rows() const { return closed_rows_; }
+  ShardSnapshot snapshot() const;
+
+  CrossingRules rules;  // all on, except in tests
+
+ private:
+  struct Peer {
+    RingPair* out = nullptr;
+    RingPair* in = nullptr;
+    Shard* shard = nullptr;  // for wake() only
+    // Records that found the ring full: {uint32 size, bytes} each, in order.
+    std::string interest_overflow, delivery_overflow;
+    size_t interest_head = 0, delivery_head = 0;
+    bool delivery_in_overflow = false;  // the record being written
+    uint32_t writing = 0;               // its size
+    char* heap = nullptr;               // set when it goes by pointer
+    uint64_t delivery_limit = 0;        // snapshot of this turn
+    bool published = false;
+  };
+
+  void tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue);
+  void on_interest(uint32_t from, const char* bytes);
+  void on_delivery(uint32_t from, const char* bytes, uint32_t size);
+  char* write_delivery(Peer& peer, uint32_t size);
+  bool drain_interest();
+  bool drain_deliveries();
+  bool move_overflow();
+  void publish();
+  void release_held();
+  void close_some();
+  void forget(Session& session);
+  void close_next_lame_duck();
+
+  Server& server_;
+  const uint32_t index_;
+  const uint32_t shard_count_;
+  int64_t now_ns_;
+  int64_t wall_ns_;
+  Random random_;
+  BufferPool pool_;
+  TimerWheel timers_;
+  KeyedHash sid_hash_;
+  Delivery delivery_;
+  bool tracing_ = false;
+
+  std::vector<std::unique_ptr<Account>> accounts_;
+  std::vector<Session*> sessions_;
+  std::unordered_map<uint64_t, Session*> by_cid_;
+  std::unordered_map<const Subscription*, uint64_t> limits_;
+  struct SubscriptionBlock;
+  std::vector<std::unique_ptr<SubscriptionBlock>> blocks_;
+  std::vector<void*> free_subscriptions_;
+  std::deque<ConnRow> closed_rows_;
+
+  std::vector<Session*> dirty_;
+  std::vector<Session*> closing_;   // marked; to be taken apart
+  std::vector<Session*> stalled_;
+  Timer stall_timer_;
+  std::vector<Session*> ring_held_;
+
+  std::vector<Peer> peers_;         // by shard number; our own entry is empty
+  bool interest_stuck_ = false;
+  bool delivery_stuck_ = false;
+  uint32_t first_peer_ = 0;         // where the next drain begins
+  Mailbox mailbox_;
+  alignas(128) std::atomic<uint32_t> sleeping_{0};
+  std::function<void()> waker_;
+
+  bool lame_duck_ = false;
+  int64_t lame_duck_interval_ns_ = 0;
+  Timer lame_duck_timer_;
+
+  uint64_t total_connections_ = 0, slow_consumers_ = 0, stale_ = 0, stalls_ = 0;
+  uint64_t turns_ = 0, parks_ = 0;
+  RingSnapshot ring_counters_;
+};
+
+}  // namespace peregrine::core
