@@ -1,0 +1,309 @@
+// The wiring list: options -> log -> shards -> listeners -> monitoring -> signals. The only file of core that looks right.
+//
+// Exit codes as nats-server: 0 after a signal or a question answered, 1 when the start failed. The pid never changes (launchers know
+// the server by it), and the main thread stays the control thread: it owns signals, files and the lame duck clock.
+#include <fmt/format.h>
+#include <oneapi/tbb/task_arena.h>
+#include <openssl/rand.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "config/flags.h"
+#include "core/cpuset.h"
+#include "core/go_format.h"
+#include "core/server.h"
+#include "core/shard.h"
+#include "net/backend_choice.h"
+#include "net/broker.h"
+#include "net/control/log_sink.h"
+#include "net/control/process_files.h"
+#include "net/control/send_signal.h"
+#include "net/control/shard_source.h"
+#include "net/control/signals.h"
+#include "net/listener.h"
+#include "net/monitor.h"
+#include "net/socket.h"
+
+namespace peregrine {
+namespace {
+
+using net::control::Signal;
+
+// bcrypt and its kin, on threads of their own: at most half the cores, so that a storm of logins leaves the shards theirs.
+class ArenaWorkers final : public core::Workers {
+ public:
+  explicit ArenaWorkers(int threads) : arena_(std::max(threads, 1) + 1, 1) {}
+  void run(std::function<void()> work) override { arena_.enqueue(std::move(work)); }
+
+ private:
+  oneapi::tbb::task_arena arena_;
+};
+
+struct Plan {
+  uint32_t shards;
+  std::vector<int> cores;
+};
+
+// Which shard runs where: `cores` as given, else the CPUs this process may use, in order.
+Plan plan_shards(const config::Options& options, const core::CpuAllowance& allowed, std::string& error) {
+  Plan plan;
+  plan.shards = static_cast<uint32_t>(options.native.shards);
+  plan.cores = options.native.cores;
+  if (plan.shards == 0) {
+    plan.shards = static_cast<uint32_t>(plan.cores.empty() ? allowed.shards() : static_cast<int>(plan.cores.size()));
+  }
+  plan.shards = std::clamp<uint32_t>(plan.shards, 1, core::kMaxShards);
+  if (plan.cores.empty()) {
+    // More shards than CPUs (a test, say): the scheduler places them better than a pin could.
+    if (plan.shards <= allowed.cpus.size()) plan.cores.assign(allowed.cpus.begin(), allowed.cpus.begin() + plan.shards);
+  } else if (plan.cores.size() < plan.shards) {
+    error = fmt::format("cores: names {} CPUs for {} shards", plan.cores.size(), plan.shards);
+  }
+  for (const int cpu : plan.cores) {
+    if (std::find(allowed.cpus.begin(), allowed.cpus.end(), cpu) == allowed.cpus.end()) {
+      error = fmt::format("cores: CPU {} is not among those this process may use", cpu);
+    }
+  }
+  return plan;
+}
+
+std::string join(const std::vector<int>& numbers) {
+  std::string text;
+  for (const int n : numbers) text += (text.empty() ? "" : ",") + std::to_string(n);
+  return text;
+}
+
+std::string host_port(const std::string& host, int port) {
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+// The control thread's view of a running server.
+class Control {
+ public:
+  Control(core::Server& server, net::Broker& broker, net::control::LogSink& log) : server_(server), broker_(broker), log_(log) {}
+
+  // Until a signal ends the server.
+  void run(net::control::Signals& signals) {
+    while (!done_) {
+      const auto signal = signals.wait(lame_duck_ ? 20 : -1);
+      if (signal) on_signal(*signal);
+      if (lame_duck_) lame_duck_step();
+    }
+  }
+
+ private:
+  void on_signal(Signal signal) {
+    log_.info("Trapped \"{}\" signal", net::control::signal_text(signal));
+    switch (signal) {
+      case Signal::kInterrupt:
+        done_ = true;
+        return;
+      case Signal::kTerminate:
+        if (!lame_duck_) done_ = true;  // lame duck mode is already the way out
+        return;
+      case Signal::kReload:
+        log_.warn("config reload comes with a later version; nothing was changed");
+        return;
+      case Signal::kReopenLog:
+        log_.reopen();
+        return;
+      case Signal::kLameDuck:
+        begin_lame_duck();
+        return;
+    }
+  }
+
+  void begin_lame_duck() {
+    if (lame_duck_) return;
+    log_.info("Entering lame duck mode, stop accepting new clients");
+    broker_.stop_listening();
+    core::ServerInfo info = server_.info();
+    info.lame_duck = true;
+    info.connect_urls.clear();
+    server_.set_info(std::move(info));
+    if (server_.clients() == 0) {
+      done_ = true;
+      return;
+    }
+    lame_duck_ = true;
+    closing_at_ns_ = net::monotonic_ns() + server_.options.lame_duck_grace_period.count();
+    broker_.run_on_shards([](core::Shard& shard) { shard.announce_info(); return true; }, 5000);
+  }
+
+  void lame_duck_step() {
+    if (server_.clients() == 0) {
+      log_.info("All clients are gone");
+      done_ = true;
+      return;
+    }
+    if (closing_at_ns_ == 0 || net::monotonic_ns() < closing_at_ns_) return;
+    closing_at_ns_ = 0;
+    log_.info("Closing existing clients");
+    const int64_t over = (server_.options.lame_duck_duration - server_.options.lame_duck_grace_period).count();
+    broker_.run_on_shards([over](core::Shard& shard) { shard.begin_lame_duck(over); return true; }, 5000);
+  }
+
+  core::Server& server_;
+  net::Broker& broker_;
+  net::control::LogSink& log_;
+  bool done_ = false;
+  bool lame_duck_ = false;
+  int64_t closing_at_ns_ = 0;
+};
+
+int fail(const std::string& program, const std::string& why) {
+  std::fprintf(stderr, "%s: %s\n", program.c_str(), why.c_str());
+  return 1;
+}
+
+int serve(const config::Options& given, const std::vector<std::string>& warnings, const std::string& argv0, const std::string& program) {
+  config::Options options = given;
+  net::control::block_signals();
+  std::string error;
+  auto log = net::control::LogSink::open(options, program, error);
+  if (log == nullptr) return fail(program, error);
+  const auto fatal = [&](const std::string& why) {
+    log->write(core::LogLevel::kFatal, why);
+    log->flush();
+    return 1;
+  };
+  const int64_t started_ns = net::wall_clock_ns();
+
+  core::ServerIdentity identity;
+  identity.id = core::make_server_id();
+  identity.name = options.server_name.empty() ? identity.id : options.server_name;
+  log->info("Starting {}", program);
+  log->info("  Version:  {}", identity.version);
+  log->info("  Peregrine: {}", PEREGRINE_VERSION);
+  log->info("  Name:     {}", identity.name);
+  log->info("  ID:       {}", identity.id);
+  if (!options.config_file.empty()) log->info("Using configuration file: {} ({})", options.config_file, options.config_digest);
+  for (const std::string& warning : warnings) log->warn("{}", warning);
+
+  const core::CpuAllowance allowed = core::allowed_cpus();
+  const Plan plan = plan_shards(options, allowed, error);
+  if (!error.empty()) return fatal(error);
+  auto choice = net::choose_backend(options.native.backend);
+  if (!choice) return fatal(choice.error());
+  log->info("{}", choice->log_line);
+  log->info("Shards: {}{}", plan.shards, plan.cores.empty() ? std::string(", not pinned") : fmt::format(" on cores {}", join(plan.cores)));
+  net::raise_open_files_limit();
+
+  // The port first: INFO and every URL name it. Nobody is accepted before the shards run.
+  auto listeners = net::open_listeners(options.host, options.port, static_cast<int>(plan.shards));
+  if (!listeners) return fatal(fmt::format("Error listening on port: {}, \"{}\"", host_port(options.host, options.port), listeners.error()));
+  options.port = listeners->port;
+
+  core::HashKey key;
+  uint64_t seed = 0;
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(&key), sizeof(key)) != 1 ||
+      RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof(seed)) != 1) {
+    return fatal("no random numbers from OpenSSL");
+  }
+  ArenaWorkers workers(static_cast<int>(allowed.cpus.size() / 2));
+  core::Server server(options, identity, key, *log, workers);
+
+  net::BrokerPlan broker_plan;
+  broker_plan.shards = plan.shards;
+  broker_plan.cores = plan.cores;
+  broker_plan.make_backend = choice->make;
+  broker_plan.listeners = listeners->fds;
+  broker_plan.seed = seed;
+  net::Broker broker(server, std::move(broker_plan));
+
+  net::ServerFacts facts;
+  facts.server_id = identity.id;
+  facts.server_name = identity.name;
+  facts.version = identity.version;
+  facts.go = identity.go;
+  facts.host = options.host;
+  facts.port = options.port;
+  facts.auth_required = server.auth.announced();
+  facts.options = std::make_shared<const config::Options>(options);
+  facts.start_ns = started_ns;
+  facts.config_load_ns = started_ns;
+  facts.peregrine_version = PEREGRINE_VERSION;
+  facts.backend = choice->name;
+  facts.cores = static_cast<int>(allowed.cpus.size());
+  facts.shards = static_cast<int>(plan.shards);
+  net::control::ShardSource source(server, broker, facts);
+  net::Monitor monitor(source, *log);
+  if (options.http_port != 0) {
+    error = monitor.start(options.http_host.empty() ? options.host : options.http_host, options.http_port, options.http_base_path);
+    if (!error.empty()) return fatal(error);
+  }
+
+  log->start_async();
+  error = broker.start();
+  if (!error.empty()) return fatal(error);
+  for (const std::string& note : broker.backend_report().notes) log->info("{}: {}", broker.backend_report().name, note);
+  log->info("Listening for client connections on {}", host_port(options.host, options.port));
+  log->info("Server is ready");
+
+  if (!options.pid_file.empty()) {
+    if (error = net::control::write_pid_file(options.pid_file); !error.empty()) return fatal(error);
+  }
+  std::string ports_file;
+  if (!options.ports_file_dir.empty()) {
+    ports_file = net::control::ports_file_path(options.ports_file_dir, argv0);
+    net::control::Ports ports;
+    ports.nats = net::control::listener_urls("nats", options.host, options.port);
+    if (monitor.running()) {
+      ports.monitoring = net::control::listener_urls("http", options.http_host.empty() ? options.host : options.http_host, monitor.port());
+    }
+    if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
+  }
+
+  net::control::Signals signals;
+  Control(server, broker, *log).run(signals);
+
+  log->info("Initiating Shutdown...");
+  monitor.stop();
+  broker.stop();
+  if (!ports_file.empty()) net::control::remove_ports_file(ports_file);
+  log->info("Server Exiting..");
+  log->flush();
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  const std::string argv0 = argc > 0 ? argv[0] : "peregrine";
+  const std::string program = argv0.substr(argv0.rfind('/') + 1);
+  auto command = config::parse_command_line(argc, argv);
+  if (!command) return fail(program, command.error());
+  switch (command->action) {
+    case config::Action::kVersion:
+      // Launchers compare this line; under nats-server's name it is nats-server's.
+      if (program.starts_with("nats-server")) {
+        std::printf("nats-server: v%s\n", PEREGRINE_NATS_LEVEL);
+      } else {
+        std::printf("%s: v%s (nats-server: v%s)\n", program.c_str(), PEREGRINE_VERSION, PEREGRINE_NATS_LEVEL);
+      }
+      return 0;
+    case config::Action::kHelp:
+    case config::Action::kHelpTls:
+      std::fputs(command->text.c_str(), stdout);
+      return 0;
+    case config::Action::kCheckConfig:
+      std::fprintf(stderr, "%s: %s\n", program.c_str(), command->text.c_str());
+      return 0;
+    case config::Action::kSignal: {
+      const std::string error = net::control::send_signal(command->signal);
+      return error.empty() ? 0 : fail(program, error);
+    }
+    case config::Action::kRun:
+      return serve(command->options, command->warnings, argv0, program);
+  }
+  return 1;
+}
+
+}  // namespace
+}  // namespace peregrine
+
+int main(int argc, char** argv) { return peregrine::run(argc, argv); }

@@ -1,0 +1,144 @@
+#include "net/broker.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <future>
+#include <mutex>
+#include <condition_variable>
+
+#include <fmt/format.h>
+
+namespace peregrine::net {
+namespace {
+
+int64_t clock_ns(clockid_t clock) {
+  timespec t;
+  clock_gettime(clock, &t);
+  return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+}
+
+// Interest records are small and rare beside messages.
+uint32_t interest_ring_bytes(uint32_t delivery_bytes) { return std::max<uint32_t>(delivery_bytes / 4, 64 * 1024); }
+
+}  // namespace
+
+int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
+int64_t wall_clock_ns() { return clock_ns(CLOCK_REALTIME); }
+
+Broker::Broker(core::Server& server, BrokerPlan plan) : server_(server), plan_(std::move(plan)) {}
+
+Broker::~Broker() { stop(0); }
+
+std::string Broker::start() {
+  const auto ring_bytes = static_cast<uint32_t>(server_.options.native.ring_bytes);
+  rings_ = std::make_unique<core::RingMatrix>(plan_.shards, interest_ring_bytes(ring_bytes), ring_bytes);
+  for (uint32_t n = 0; n < plan_.shards; ++n) {
+    shards_.push_back(std::make_unique<core::Shard>(server_, n, plan_.shards, rings_.get(), plan_.seed + n * 0x9e3779b9u,
+                                                    monotonic_ns(), wall_clock_ns()));
+    server_.shards.push_back(shards_.back().get());
+  }
+  reactors_.resize(plan_.shards);
+
+  // All backends exist before the first turn runs: from then on any shard may wake any other.
+  std::vector<std::future<std::string>> made;
+  auto go = std::make_shared<std::promise<bool>>();
+  std::shared_future<bool> may_run = go->get_future().share();
+  for (uint32_t n = 0; n < plan_.shards; ++n) {
+    auto ready = std::make_shared<std::promise<std::string>>();
+    made.push_back(ready->get_future());
+    threads_.emplace_back([this, n, ready, may_run] {
+      // The main thread keeps the process's name: `--signal` finds a server by it.
+      pthread_setname_np(pthread_self(), fmt::format("shard {}", n).c_str());
+      std::string pinned;
+      if (const int cpu = core_of(n); cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(cpu, &set);
+        if (const int error = pthread_setaffinity_np(pthread_self(), sizeof(set), &set); error != 0) {
+          ready->set_value(fmt::format("cannot pin shard {} to core {}: {}", n, cpu, strerror(error)));
+          return;
+        }
+      }
+      auto backend = plan_.make_backend(n);
+      if (!backend) {
+        ready->set_value(backend.error());
+        return;
+      }
+      const auto& native = server_.options.native;
+      reactors_[n] = std::make_unique<Reactor>(*shards_[n], std::move(*backend), native.idle, native.spin_us * 1000, wall_clock_ns);
+      ready->set_value("");
+      if (!may_run.get()) return;
+      if (n < plan_.listeners.size()) {
+        if (const int error = reactors_[n]->listen_for_clients(plan_.listeners[n]); error < 0) {
+          server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
+        }
+      }
+      reactors_[n]->run();
+      // The shard's sessions point into the backend's connections; both go on the thread that used them.
+      reactors_[n].reset();
+    });
+  }
+  std::string error;
+  for (auto& each : made) {
+    const std::string why = each.get();
+    if (error.empty()) error = why;
+  }
+  if (error.empty()) report_ = reactors_[0]->backend().report();
+  go->set_value(error.empty());
+  if (!error.empty()) {
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+  return error;
+}
+
+bool Broker::run_on_shards(const std::function<bool(core::Shard&)>& command, int timeout_ms) {
+  struct Pending {
+    std::mutex mutex;
+    std::condition_variable done;
+    size_t left;
+  };
+  auto pending = std::make_shared<Pending>();
+  pending->left = shards_.size();
+  for (auto& shard : shards_) {
+    shard->post([command, pending](core::Shard& on) {
+      if (!command(on)) return false;
+      std::lock_guard lock(pending->mutex);
+      if (--pending->left == 0) pending->done.notify_all();
+      return true;
+    });
+  }
+  std::unique_lock lock(pending->mutex);
+  return pending->done.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return pending->left == 0; });
+}
+
+void Broker::stop_listening() {
+  run_on_shards(
+      [this](core::Shard& shard) {
+        reactors_[shard.index()]->stop_listening();
+        return true;
+      },
+      1000);
+}
+
+void Broker::stop(int linger_ms) {
+  if (threads_.empty()) return;
+  stop_listening();
+  for (auto& shard : shards_) {
+    shard->post([](core::Shard& on) {
+      on.shut_down(core::CloseReason::kServerShutdown);
+      return true;
+    });
+  }
+  const int64_t until = monotonic_ns() + int64_t{linger_ms} * 1'000'000;
+  while (server_.clients() > 0 && monotonic_ns() < until) usleep(1000);
+  for (auto& reactor : reactors_) reactor->stop();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+}  // namespace peregrine::net

@@ -1,0 +1,170 @@
+#include "net/control/shard_source.h"
+
+#include <mutex>
+
+#include "core/client_session.h"
+#include "core/subject.h"
+
+namespace peregrine::net::control {
+namespace {
+
+constexpr size_t kSessionSlice = 512;  // sessions looked at per turn
+
+// What the shards have put together so far; outlives the question if a shard is late.
+template <class Rows>
+struct Gathered {
+  std::mutex mutex;
+  Rows rows;
+};
+
+bool wanted(const core::ConnRow& row, const core::ConnzQuery& query) {
+  if (query.cid != 0 && row.cid != query.cid) return false;
+  if (!query.user.empty() && row.authorized_user != query.user) return false;
+  if (!query.account.empty() && row.account != query.account) return false;
+  return query.mqtt_client.empty();
+}
+
+}  // namespace
+
+ShardSource::ShardSource(core::Server& server, Broker& broker, ServerFacts facts)
+    : server_(server), broker_(broker), facts_(std::move(facts)) {}
+
+ServerFacts ShardSource::facts() {
+  ServerFacts facts = facts_;
+  facts.connect_urls = server_.info().connect_urls;
+  return facts;
+}
+
+std::vector<core::ShardSnapshot> ShardSource::shards() {
+  auto gathered = std::make_shared<Gathered<std::vector<core::ShardSnapshot>>>();
+  const bool all = broker_.run_on_shards(
+      [this, gathered](core::Shard& shard) {
+        core::ShardSnapshot snapshot = shard.snapshot();
+        snapshot.cpu = broker_.core_of(shard.index());
+        std::lock_guard lock(gathered->mutex);
+        gathered->rows.push_back(std::move(snapshot));
+        return true;
+      },
+      kTimeoutMs);
+  if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
+  std::lock_guard lock(gathered->mutex);
+  std::vector<core::ShardSnapshot> rows = gathered->rows;
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.shard < b.shard; });
+  return rows;
+}
+
+core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
+  struct State {
+    std::mutex mutex;
+    core::ConnRows rows;
+    std::vector<uint64_t> next;  // per shard: sessions with a cid up to this one are done
+  };
+  auto state = std::make_shared<State>();
+  state->rows.account_known = query.account.empty() || query.account == "$G";
+  if (!state->rows.account_known) return state->rows;
+  // The cids of a shard's sessions are taken in the first slice: sessions that come or go meanwhile do not shift the others.
+  auto cids = std::make_shared<std::vector<std::vector<uint64_t>>>(broker_.shards().size());
+  auto done = std::make_shared<std::vector<size_t>>(broker_.shards().size(), SIZE_MAX);
+  const bool all = broker_.run_on_shards(
+      [state, cids, done, query](core::Shard& shard) {
+        std::vector<uint64_t>& mine = (*cids)[shard.index()];
+        size_t& at = (*done)[shard.index()];
+        std::vector<core::ConnRow> rows;
+        uint64_t total = 0;
+        if (at == SIZE_MAX) {
+          at = 0;
+          if (query.state != core::ConnState::kClosed) {
+            for (const core::Session* session : shard.sessions()) {
+              if (!session->closing()) mine.push_back(session->cid);
+            }
+            total += mine.size();
+          }
+          if (query.state != core::ConnState::kOpen) {
+            for (const core::ConnRow& row : shard.closed_rows()) {
+              if (!query.account.empty() && row.account != query.account) continue;
+              ++total;
+              if (wanted(row, query)) rows.push_back(row);
+            }
+          }
+        }
+        for (size_t n = 0; n < kSessionSlice && at < mine.size(); ++n, ++at) {
+          if (query.cid != 0 && mine[at] != query.cid) continue;
+          const core::Session* session = shard.find(mine[at]);
+          if (session == nullptr) continue;
+          core::ConnRow row;
+          session->describe(row, false);
+          if (!wanted(row, query)) continue;
+          if (query.subs) session->describe(row, true);
+          rows.push_back(std::move(row));
+        }
+        std::lock_guard lock(state->mutex);
+        state->rows.total += total;
+        for (core::ConnRow& row : rows) state->rows.rows.push_back(std::move(row));
+        return at >= mine.size();
+      },
+      kTimeoutMs);
+  if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
+  std::lock_guard lock(state->mutex);
+  return state->rows;
+}
+
+core::SubRows ShardSource::subscriptions(const core::SubszQuery& query) {
+  struct State {
+    std::mutex mutex;
+    std::vector<std::vector<core::SubRow>> rows;
+    uint64_t total = 0;
+  };
+  auto state = std::make_shared<State>();
+  state->rows.resize(broker_.shards().size());
+  if (!query.account.empty() && query.account != "$G") return {};
+  auto cids = std::make_shared<std::vector<std::vector<uint64_t>>>(broker_.shards().size());
+  auto done = std::make_shared<std::vector<size_t>>(broker_.shards().size(), SIZE_MAX);
+  const bool all = broker_.run_on_shards(
+      [state, cids, done, query](core::Shard& shard) {
+        std::vector<uint64_t>& mine = (*cids)[shard.index()];
+        size_t& at = (*done)[shard.index()];
+        if (at == SIZE_MAX) {
+          at = 0;
+          for (const core::Session* session : shard.sessions()) mine.push_back(session->cid);
+          std::sort(mine.begin(), mine.end());
+        }
+        std::vector<core::SubRow> rows;
+        uint64_t total = 0;
+        for (size_t n = 0; n < kSessionSlice && at < mine.size(); ++n, ++at) {
+          const auto* session = static_cast<const core::ClientSession*>(shard.find(mine[at]));
+          if (session == nullptr || session->account == nullptr) continue;
+          session->for_each_subscription([&](const core::Subscription& sub) {
+            const std::string_view subject = session->account->sublist.subject_of(sub);
+            if (!query.test.empty() && !core::match_subject(subject, query.test)) return;
+            ++total;
+            if (query.keep != 0 && state->rows[shard.index()].size() + rows.size() >= query.keep) return;
+            core::SubRow& row = rows.emplace_back();
+            row.account = session->account->name;
+            row.subject = subject;
+            row.queue = session->account->sublist.queue_of(sub);
+            row.sid = sub.sid();
+            row.msgs = sub.delivered;
+            if (sub.limited) row.max = shard.subscription_limit(sub);
+            row.cid = session->cid;
+          });
+        }
+        std::lock_guard lock(state->mutex);
+        state->total += total;
+        for (core::SubRow& row : rows) state->rows[shard.index()].push_back(std::move(row));
+        return at >= mine.size();
+      },
+      kTimeoutMs);
+  if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
+  core::SubRows result;
+  std::lock_guard lock(state->mutex);
+  result.total = state->total;
+  for (const auto& rows : state->rows) result.rows.insert(result.rows.end(), rows.begin(), rows.end());
+  return result;
+}
+
+Health ShardSource::health() {
+  if (server_.lame_duck()) return {false, "server is in lame duck mode"};
+  return {};
+}
+
+}  // namespace peregrine::net::control

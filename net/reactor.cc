@@ -1,0 +1,135 @@
+#include "net/reactor.h"
+
+#include <algorithm>
+#include <array>
+
+namespace peregrine::net {
+
+Reactor::Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
+                 std::function<int64_t()> wall_clock)
+    : shard_(shard), backend_(std::move(backend)), idle_(idle), spin_ns_(spin_ns), wall_clock_(std::move(wall_clock)) {
+  shard_.set_waker([backend = backend_.get()] { backend->wake(); });
+}
+
+bool Reactor::turn() {
+  shard_.begin_turn(backend_->now_ns(), wall_clock_());
+  events_.clear();
+  backend_->acquire(events_);
+  bool busy = shard_.drain_rings();
+  for (const Event& event : events_) on_event(event);
+  busy |= !events_.empty();
+  busy |= shard_.end_turn();
+  flush();
+  backend_->flush();
+  return busy;
+}
+
+void Reactor::on_event(const Event& event) {
+  core::Session* session = event.conn < by_conn_.size() ? by_conn_[event.conn] : nullptr;
+  switch (event.kind) {
+    case Event::Kind::kAccepted: {
+      Address from = backend_->remote_address(event.conn);
+      if (event.conn >= by_conn_.size()) by_conn_.resize(std::max<size_t>(event.conn + 1, by_conn_.size() * 2));
+      by_conn_[event.conn] = shard_.open_client(event.conn, std::move(from.host), from.port);
+      return;
+    }
+    case Event::Kind::kData:
+      if (session != nullptr) session->feed({event.data, event.size});
+      backend_->release(event);
+      return;
+    case Event::Kind::kSent:
+      if (session == nullptr) return;
+      session->sending = false;
+      if (event.error < 0) return;  // kClosed follows
+      session->output_moved();
+      session->outbox.consume(event.size);
+      shard_.mark_dirty(*session);
+      return;
+    case Event::Kind::kWritable:
+      if (session == nullptr) return;
+      session->sending = false;
+      shard_.mark_dirty(*session);
+      return;
+    case Event::Kind::kClosed:
+      if (session == nullptr) return;
+      by_conn_[event.conn] = nullptr;
+      shard_.closed(*session, event.error == 0 ? core::CloseReason::kClientClosed : core::CloseReason::kReadError);
+      return;
+    case Event::Kind::kDialed:
+    case Event::Kind::kDialFailed:
+      return;  // nothing dials yet
+  }
+}
+
+void Reactor::flush() {
+  // Rule 2: while an interest record is stuck, no byte leaves this shard. The sessions stay dirty.
+  if (shard_.output_stuck()) return;
+  flushing_.clear();
+  flushing_.swap(shard_.dirty());
+  for (core::Session* session : flushing_) {
+    session->dirty = false;
+    if (!session->gone()) flush_session(*session);
+  }
+}
+
+void Reactor::flush_session(core::Session& session) {
+  const bool read = !session.held() && !session.closing();
+  if (read != session.reading && !session.close_told) {
+    session.reading = read;
+    if (read) {
+      backend_->resume(session.conn);
+    } else {
+      backend_->pause(session.conn);
+    }
+  }
+  if (session.held_by(core::kHoldRing) && !session.abort()) return;  // marked dirty again when it is released
+  std::array<iovec, kSendEntries> iov;
+  while (!session.sending && !session.outbox.empty() && !session.close_told) {
+    const size_t n = session.outbox.gather(iov.data(), iov.size(), kSendBytes);
+    const SendResult result = backend_->send(session.conn, {iov.data(), n});
+    switch (result.status) {
+      case SendResult::Status::kDone:
+        session.output_moved();
+        session.outbox.consume(result.bytes);
+        break;
+      case SendResult::Status::kPending:
+      case SendResult::Status::kBlocked:
+        session.sending = true;
+        session.output_waits();
+        break;
+      case SendResult::Status::kFailed:
+        session.sending = true;
+        session.close(core::CloseReason::kWriteError);
+        break;
+    }
+  }
+  if (session.closing() && !session.close_told && (session.abort() || (session.outbox.empty() && !session.sending))) {
+    session.close_told = true;
+    backend_->close(session.conn, session.abort());
+  }
+}
+
+void Reactor::run() {
+  int64_t idle_since = 0;
+  while (!stop_.load(std::memory_order_relaxed)) {
+    if (turn()) {
+      idle_since = 0;
+      continue;
+    }
+    if (idle_ == config::Idle::kSpin) continue;
+    if (idle_ == config::Idle::kAdaptive && spin_ns_ > 0) {
+      const int64_t now = shard_.now_ns();
+      if (idle_since == 0) idle_since = now;
+      if (now - idle_since < spin_ns_) {
+        __builtin_ia32_pause();
+        continue;
+      }
+    }
+    idle_since = 0;
+    if (!shard_.try_sleep()) continue;
+    backend_->park(shard_.next_deadline_ns());
+    shard_.awake();
+  }
+}
+
+}  // namespace peregrine::net

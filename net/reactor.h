@@ -1,0 +1,67 @@
+// The loop of one core: poll, think, flush. Start reading here.
+//
+// A message, from NIC to subscriber: backend.acquire() collects received bytes -> shard.drain_rings() brings interest and messages of
+// the other shards up to date -> session.feed() parses, matches and delivers into outboxes and rings -> shard.end_turn() publishes the
+// rings -> flush() offers each dirty session's outbox to the backend, once -> backend.flush(), one system call.
+// The order is the proof of design.md section 4; do not rearrange it.
+//
+// Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work the loop spins
+// for spin_ns, then parks in the backend until bytes, a wake-up or the next timer; an idle broker costs nothing.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "config/options.h"
+#include "core/shard.h"
+#include "net/backend.h"
+
+namespace peregrine::net {
+
+class Reactor {
+ public:
+  // `wall_clock` gives nanoseconds since the Unix epoch (a simulation gives its own).
+  Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
+          std::function<int64_t()> wall_clock);
+
+  // Accepts client connections from a listening socket; call it on the reactor's thread.
+  int listen_for_clients(int fd) { return backend_->listen(fd, kClientListener); }
+  void stop_listening() { backend_->stop_listening(kClientListener); }
+
+  // One turn; true if it did anything.
+  bool turn();
+  // Turns and parks until stop().
+  void run();
+  void stop() {  // any thread
+    stop_.store(true, std::memory_order_relaxed);
+    shard_.wake();
+    backend_->wake();
+  }
+
+  Backend& backend() { return *backend_; }
+  core::Shard& shard() { return shard_; }
+
+ private:
+  static constexpr uint32_t kClientListener = 0;
+  static constexpr size_t kSendEntries = 64;
+  static constexpr size_t kSendBytes = 512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
+
+  void on_event(const Event& event);
+  void flush();
+  void flush_session(core::Session& session);
+
+  core::Shard& shard_;
+  std::unique_ptr<Backend> backend_;
+  const config::Idle idle_;
+  const int64_t spin_ns_;
+  std::function<int64_t()> wall_clock_;
+  std::vector<core::Session*> by_conn_;
+  std::vector<Event> events_;
+  std::vector<core::Session*> flushing_;
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace peregrine::net
