@@ -44,7 +44,7 @@ class PacedRun {
       watch(subscribers_[i]->connection().fd(), i + 1);
     }
     publisher_ = std::make_unique<Publisher>(layout_, Publisher::Options{}, env_.target,
-                                             "pub 0 " + std::to_string(layout_.sent_frame_bytes()) + " all 0");
+                                             "pub 0 1 all 0");
     watch(publisher_->connection().fd(), 0);
     arrived_.resize(1);
     drive();

@@ -15,14 +15,15 @@ using nlohmann::json;
 namespace {
 
 constexpr size_t kScratchBytes = 256 * 1024 + 8192;
-constexpr uint64_t kDrainTimeoutNs = 10'000'000'000;
+constexpr uint64_t kDrainTimeoutNs = 10'000'000'000;  // without any progress
+constexpr int kSubscribeTimeoutMs = 120'000;  // a million of them on a busy machine
 constexpr uint64_t kSubscriberTag = 1ull << 32;
 
+// Published bytes. 1 MiB keeps any server busy; what is not fanned out gains nothing from more and loses the caches. A fan-out
+// multiplies it: 256 KiB per receiver is enough for long writes.
 uint64_t default_window_bytes(const StreamPlan& plan) {
-  // Published bytes. Wide fan-out multiplies them: keep about 64 KiB per receiver at least, about 16 MiB in total at most.
-  const uint64_t receivers = plan.shape == Shape::kFanOut ? plan.subscribers : 1;
-  const uint64_t total = receivers > 1 ? 16u << 20 : 1u << 20;
-  return std::max<uint64_t>(total / receivers, 16 * 1024);
+  const bool fanned = plan.shape == Shape::kFanOut && plan.subscribers > 1;
+  return std::max<uint64_t>(fanned ? 256 * 1024 : 1024 * 1024, 4ull * plan.payload_bytes);
 }
 
 class StreamRun {
@@ -132,7 +133,7 @@ class StreamRun {
         more = true;
       }
     }
-    for (auto& s : subscribers_) s->connection().flush();
+    for (auto& s : subscribers_) s->connection().flush(kSubscribeTimeoutMs);
     const Sample end = env_.probe.sample();
     if (!plan_.count_subscriptions) return {};
     usleep(1'000'000);  // what a collector or a purge gives back within a second counts as given back
@@ -153,8 +154,11 @@ class StreamRun {
       if (plan_.shape == Shape::kSink) o.ack_every = static_cast<uint32_t>(std::max<uint64_t>(1, window_ / 4));
       const std::string channel = std::to_string(plan_.shape == Shape::kPairs ? i : 0);
       const char* mode = plan_.shape == Shape::kShare ? "spread" : "all";
+      // The relay keeps frames whole only where several publishers or several receivers would tear them.
+      const bool whole = plan_.shape == Shape::kShare || (plan_.shape == Shape::kFanOut && plan_.publishers > 1);
       publishers_.push_back(std::make_unique<Publisher>(
-          layout_, o, env_.target, "pub " + channel + " " + std::to_string(frame) + " " + mode + " " + std::to_string(o.ack_every)));
+          layout_, o, env_.target,
+          "pub " + channel + " " + std::to_string(whole ? frame : 1) + " " + mode + " " + std::to_string(o.ack_every * frame)));
       watch(publishers_.back()->connection().fd(), i, EPOLLIN | EPOLLOUT | EPOLLET);
     }
     if (info_.empty()) info_ = publishers_[0]->connection().server_info();
@@ -261,10 +265,14 @@ class StreamRun {
 
   void drain() {
     stopping_ = true;
-    const uint64_t deadline = now_ns() + kDrainTimeoutNs;
-    while (!drained() && now_ns() < deadline) {
+    uint64_t deadline = now_ns() + kDrainTimeoutNs;
+    for (uint64_t last = 0; !drained() && now_ns() < deadline;) {
       const bool more = pump_all();
       turn(more ? 0 : 20);
+      if (const uint64_t progress = total_received() + total_completed(); progress != last) {
+        last = progress;
+        deadline = now_ns() + kDrainTimeoutNs;
+      }
     }
     if (plan_.shape == Shape::kSink) return;
     // Whatever comes now was not asked for: a duplicate.

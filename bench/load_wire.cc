@@ -125,7 +125,8 @@ void Connection::write_all(std::string_view bytes) {
   }
 }
 
-void Connection::flush() {
+void Connection::flush(int timeout_ms) {
+  const int usual_ms = std::exchange(timeout_ms_, timeout_ms);
   write_all("PING\r\n");
   for (;;) {
     const std::string line = read_line();
@@ -141,6 +142,7 @@ void Connection::flush() {
   while (!pending_.empty()) {
     if (read_line() == "PING") write_all("PONG\r\n");
   }
+  timeout_ms_ = usual_ms;
 }
 
 std::string Connection::read_line() {

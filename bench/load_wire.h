@@ -41,7 +41,7 @@ class Connection {
 
   // Set-up steps. flush() sends PING and waits for its PONG; messages arriving meanwhile are an error (nothing flows yet).
   void write_all(std::string_view bytes);
-  void flush();
+  void flush(int timeout_ms = 10'000);
 
   // One non-blocking read or write. 0: would block. End of stream and errors throw.
   size_t read_some(char* to, size_t size);
