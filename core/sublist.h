@@ -4,7 +4,7 @@
 //   local   the shard's own subscriptions, exact;
 //   remote  the other shards' interest, as small as it can be: a literal subject is a 64-bit keyed hash -> set of shards (a false
 //           hit costs one wasted ring record, the target matches exactly), a pattern its text once with a set of shards, a queue
-//           group its id with one weight per shard.
+//           group its subject and name once with one weight per shard.
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
 // Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays valid
@@ -16,38 +16,22 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
+#include "core/hash.h"
+#include "core/match.h"
+#include "core/match_cache.h"
+#include "core/sublist_entry.h"
+#include "core/sublist_patterns.h"
+#include "core/sublist_slab.h"
+#include "core/sublist_table.h"
 #include "core/subscription.h"
 
 namespace peregrine::core {
 
-using ShardSet = uint64_t;  // bit n = shard n
-inline constexpr uint32_t kMaxShards = 64;
-
 struct HashKey {
   uint64_t k0 = 0;
   uint64_t k1 = 0;
-};
-
-struct ShardWeight {
-  uint32_t shard;
-  uint32_t weight;  // > 0
-};
-
-// One queue group a message matches. `id` is the keyed hash of (account, subscription subject, queue name): every shard of this
-// process gives the group the same id, so a pick can cross a ring as 8 bytes.
-struct QueueGroup {
-  uint64_t id;
-  std::span<Subscription* const> local;   // the members on this shard
-  std::span<const ShardWeight> remote;    // members on other shards, counted
-  uint64_t remote_weight;                 // sum over `remote`
-};
-
-struct Match {
-  std::span<Subscription* const> plain;
-  std::span<const QueueGroup> groups;
-  ShardSet shards = 0;                    // other shards with plain interest
-  bool empty() const { return plain.empty() && groups.empty() && shards == 0; }
 };
 
 // What an insert or a remove changed in this shard's interest, to be told to the other shards (and later to routes).
@@ -62,7 +46,8 @@ struct InterestChange {
   uint32_t weight = 0;
 };
 
-// The names and meaning of /subsz.
+// The names and meaning of /subsz. A match that took one probe, or came from the cache, counts as a cache hit. Fan-out counts plain
+// subscriptions and queue groups, over all matches so far.
 struct SublistStats {
   uint64_t num_subscriptions = 0, num_cache = 0, num_inserts = 0, num_removes = 0, num_matches = 0, cache_hits = 0;
   uint64_t max_fanout = 0;
@@ -103,28 +88,96 @@ class Sublist {
   // Calls visit(Subscription&) for every local subscription. Not for the message path.
   template <class Visit>
   void for_each(Visit&& visit) const {
-    auto call = [](void* context, Subscription& sub) { (*static_cast<Visit*>(context))(sub); };
-    for_each_raw(&visit, call);
+    for_each_entry([&](const Entry& entry) {
+      if (!entry.crowded) {
+        if (entry.only != nullptr) visit(*entry.only);
+        return;
+      }
+      for (Subscription* sub : entry.crowd->plain) visit(*sub);
+      for (const auto& group : entry.crowd->groups) {
+        for (Subscription* sub : group->members) visit(*sub);
+      }
+    });
   }
 
   // Calls visit(subject, queue, weight) for each distinct local interest (weight 0 = plain): the snapshot a route or a new shard needs.
   template <class Visit>
   void for_each_interest(Visit&& visit) const {
-    auto call = [](void* context, std::string_view subject, std::string_view queue, uint32_t weight) {
-      (*static_cast<Visit*>(context))(subject, queue, weight);
-    };
-    for_each_interest_raw(&visit, call);
+    for_each_entry([&](const Entry& entry) {
+      if (entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr) {
+        visit(entry.text(), std::string_view(), uint32_t{0});
+      }
+      if (!entry.crowded) return;
+      for (const auto& group : entry.crowd->groups) {
+        const auto weight = static_cast<uint32_t>(group->members.size());
+        if (weight > 0) visit(entry.text(), std::string_view(group->queue), weight);
+      }
+    });
   }
 
   SublistStats stats() const;
 
  private:
-  void for_each_raw(void* context, void (*visit)(void*, Subscription&)) const;
-  void for_each_interest_raw(void* context,
-                             void (*visit)(void*, std::string_view, std::string_view, uint32_t)) const;
+  // What other shards have of a literal subject.
+  struct RemoteSlot {
+    uint64_t hash;
+    ShardSet shards;
+    uint32_t tag() const { return tag_of(hash); }
+    bool empty() const { return shards == 0; }
+  };
 
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  // Everything wildcards need, made with the first pattern and kept: most accounts never have one.
+  struct Wild {
+    Wild(const KeyedHash& hash, EntrySlab& slab) : patterns(hash, slab) {}
+    PatternIndex patterns;
+    MatchCache cache;
+  };
+
+  Entry* entry_at(EntrySlab::Ref ref) const { return static_cast<Entry*>(slab_.at(ref)); }
+  EntrySlot* find_literal_slot(uint64_t hash, std::string_view subject) const;
+  Entry* find_literal(uint64_t hash, std::string_view subject) const;
+  RemoteSlot* find_remote(uint64_t hash) const;
+  Entry* find_entry(std::string_view subject) const;
+  Entry* find_or_create_entry(std::string_view subject);
+  void erase_entry_if_empty(Entry* entry);
+  void touch(const Entry& entry);
+
+  Crowd& crowd_of(Entry* entry);
+  void thin_out(Entry* entry);
+  Group* find_group_named(const Crowd& crowd, std::string_view queue) const;
+  Group* find_or_create_group(Entry* entry, std::string_view queue);
+  void refresh(Group& group) { group.entry->crowd->views[group.index] = group.view(); }
+  void erase_group_if_empty(Group* group);
+
+  static Match match_of(const Entry& entry);
+  Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
+  Match counted(const Match& match);
+
+  template <class Visit>
+  void for_each_entry(Visit&& visit) const {
+    literals_.for_each([&](const EntrySlot& slot) { visit(*entry_at(slot.ref)); });
+    if (active_ != nullptr) active_->patterns.for_each(visit);
+  }
+
+  const KeyedHash hash_;
+  const uint32_t shard_;
+  SlotTable<EntrySlot> literals_;
+  SlotTable<RemoteSlot> remote_;  // literals only; holds nothing while there is one shard
+  Wild* active_ = nullptr;        // wild_, while there are patterns
+  uint64_t matches_ = 0;
+  uint64_t slow_matches_ = 0;
+  uint64_t fanout_ = 0;
+  uint64_t max_fanout_ = 0;
+  EntrySlab slab_;
+  uint64_t subscriptions_ = 0;
+  uint64_t inserts_ = 0;
+  uint64_t removes_ = 0;
+  uint64_t crowd_bytes_ = 0;
+  std::unique_ptr<Wild> wild_;
+  // A match of several entries is assembled here unless the cache takes it.
+  std::vector<Entry*> found_;
+  std::vector<Subscription*> plain_;
+  std::vector<QueueGroup> groups_;
 };
 
 }  // namespace peregrine::core

@@ -1,0 +1,438 @@
+#include "core/sublist.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "core/subject.h"
+
+namespace peregrine::core {
+namespace {
+
+// Subscription::entry is an Entry* for a plain subscription and a Group* with this bit set for a queue one.
+constexpr uintptr_t kGroupTag = 1;
+
+void* tag_group(Group* group) { return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(group) | kGroupTag); }
+Group* group_behind(const Subscription& sub) {
+  const auto bits = reinterpret_cast<uintptr_t>(sub.entry);
+  return (bits & kGroupTag) ? reinterpret_cast<Group*>(bits & ~kGroupTag) : nullptr;
+}
+Entry* entry_behind(const Subscription& sub) {
+  const Group* group = group_behind(sub);
+  return group != nullptr ? group->entry : static_cast<Entry*>(sub.entry);
+}
+
+// Finding a group by name scans up to this many.
+constexpr size_t kScannedGroups = 16;
+
+template <class T>
+void give_back(std::vector<T>& vector) {
+  if (vector.capacity() > 16 && vector.size() < vector.capacity() / 4) vector.shrink_to_fit();
+}
+
+// Takes members[position] out in O(1); the last one moves there.
+void take_out(std::vector<Subscription*>& members, uint32_t position) {
+  Subscription* const last = members.back();
+  members[position] = last;
+  last->position = position;
+  members.pop_back();
+  give_back(members);
+}
+
+uint64_t heap_bytes(const Group& group) {
+  return sizeof(Group) + sizeof(QueueGroup) + sizeof(std::unique_ptr<Group>) + group.queue.capacity() +
+         group.members.capacity() * sizeof(Subscription*) + group.remote.capacity() * sizeof(ShardWeight);
+}
+
+uint64_t heap_bytes(const Crowd& crowd) { return sizeof(Crowd) + crowd.plain.capacity() * sizeof(Subscription*); }
+
+// Keeps crowd_bytes_ right across a change: what the object takes before and after.
+template <class T>
+class Measured {
+ public:
+  Measured(uint64_t& total, const T& object) : total_(total), object_(object) { total_ -= heap_bytes(object_); }
+  ~Measured() { total_ += heap_bytes(object_); }
+  Measured(const Measured&) = delete;
+  Measured& operator=(const Measured&) = delete;
+
+ private:
+  uint64_t& total_;
+  const T& object_;
+};
+
+}  // namespace
+
+Sublist::Sublist(HashKey key, uint32_t shard, uint32_t account) : hash_(key.k0, key.k1, account), shard_(shard) {
+  assert(shard < kMaxShards);
+}
+
+Sublist::~Sublist() {
+  for_each_entry([](const Entry& entry) {
+    if (entry.crowded) delete entry.crowd;
+  });
+}
+
+// ---- finding and making entries
+
+EntrySlot* Sublist::find_literal_slot(uint64_t hash, std::string_view subject) const {
+  return literals_.find(tag_of(hash), [&](const EntrySlot& slot) { return entry_at(slot.ref)->text_is(subject); });
+}
+
+Entry* Sublist::find_literal(uint64_t hash, std::string_view subject) const {
+  const EntrySlot* slot = find_literal_slot(hash, subject);
+  return slot == nullptr ? nullptr : entry_at(slot->ref);
+}
+
+Sublist::RemoteSlot* Sublist::find_remote(uint64_t hash) const {
+  return remote_.find(tag_of(hash), [&](const RemoteSlot& slot) { return slot.hash == hash; });
+}
+
+Entry* Sublist::find_entry(std::string_view subject) const {
+  if (is_literal(subject)) return literals_.empty() ? nullptr : find_literal(hash_(subject), subject);
+  return active_ == nullptr ? nullptr : active_->patterns.find(subject);
+}
+
+Entry* Sublist::find_or_create_entry(std::string_view subject) {
+  assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
+  if (!is_literal(subject)) {
+    if (wild_ == nullptr) wild_ = std::make_unique<Wild>(hash_, slab_);
+    active_ = wild_.get();
+    return wild_->patterns.find_or_create(subject);
+  }
+  const uint64_t hash = hash_(subject);
+  if (Entry* found = find_literal(hash, subject)) return found;
+  const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(subject.size(), false));
+  Entry* entry = entry_at(ref);
+  std::memset(static_cast<void*>(entry), 0, Entry::kHeader);
+  entry->text_size = static_cast<uint32_t>(subject.size());
+  std::memcpy(const_cast<char*>(entry->text_data()), subject.data(), subject.size());
+  entry->bucket = static_cast<uint8_t>(hash_(first_token(subject)));
+  literals_.insert({tag_of(hash), ref});
+  return entry;
+}
+
+void Sublist::erase_entry_if_empty(Entry* entry) {
+  if (entry->crowded || entry->only != nullptr) return;
+  if (entry->pattern) {
+    if (entry->shards() != 0) return;
+    wild_->patterns.erase(entry);
+    // Without patterns there is nothing the cache could know better than a probe. The object stays: its generations must never
+    // repeat, literals remember them.
+    if (wild_->patterns.size() == 0) {
+      wild_->cache.clear();
+      active_ = nullptr;
+    }
+    return;
+  }
+  EntrySlot* slot = find_literal_slot(hash_(entry->text()), entry->text());
+  const EntrySlab::Ref ref = slot->ref;
+  literals_.erase(slot);
+  slab_.release(ref, entry->cell_bytes());
+}
+
+// The entry's subscribers are about to change or have just changed: no cached match may go on showing the old ones.
+void Sublist::touch(const Entry& entry) {
+  if (active_ == nullptr) return;
+  if (entry.pattern) active_->patterns.touch(entry);
+  else active_->cache.erase(hash_(entry.text()));
+}
+
+// ---- crowds and groups
+
+Crowd& Sublist::crowd_of(Entry* entry) {
+  if (!entry->crowded) {
+    auto* crowd = new Crowd;
+    if (entry->only != nullptr) {
+      entry->only->position = 0;
+      crowd->plain.push_back(entry->only);
+    }
+    entry->crowd = crowd;
+    entry->crowded = 1;
+    crowd_bytes_ += heap_bytes(*crowd);
+  }
+  return *entry->crowd;
+}
+
+// Back to the header when that is enough.
+void Sublist::thin_out(Entry* entry) {
+  if (!entry->crowded) return;
+  Crowd* crowd = entry->crowd;
+  if (!crowd->groups.empty() || crowd->plain.size() > 1) return;
+  Subscription* const left = crowd->plain.empty() ? nullptr : crowd->plain.front();
+  crowd_bytes_ -= heap_bytes(*crowd);
+  delete crowd;
+  entry->only = left;
+  entry->crowded = 0;
+}
+
+Group* Sublist::find_group_named(const Crowd& crowd, std::string_view queue) const {
+  if (crowd.by_name != nullptr) {
+    const auto found = crowd.by_name->find(queue);
+    return found == crowd.by_name->end() ? nullptr : found->second;
+  }
+  for (const auto& group : crowd.groups) {
+    if (group->queue == queue) return group.get();
+  }
+  return nullptr;
+}
+
+Group* Sublist::find_or_create_group(Entry* entry, std::string_view queue) {
+  Crowd& crowd = crowd_of(entry);
+  if (Group* found = find_group_named(crowd, queue)) return found;
+  const uint64_t id = hash_.combine(hash_(entry->text()), hash_(queue, 1));
+  const auto index = static_cast<uint32_t>(crowd.groups.size());
+  crowd.groups.push_back(std::make_unique<Group>(entry, index, id, queue));
+  Group* group = crowd.groups.back().get();
+  crowd.views.push_back(group->view());
+  if (crowd.by_name != nullptr) {
+    crowd.by_name->emplace(group->queue, group);
+  } else if (crowd.groups.size() > kScannedGroups) {
+    crowd.by_name = std::make_unique<GroupsByName>(0, hash_);
+    for (const auto& each : crowd.groups) crowd.by_name->emplace(each->queue, each.get());
+  }
+  crowd_bytes_ += heap_bytes(*group);
+  return group;
+}
+
+void Sublist::erase_group_if_empty(Group* group) {
+  if (!group->members.empty() || !group->remote.empty()) return;
+  Crowd& crowd = *group->entry->crowd;
+  crowd_bytes_ -= heap_bytes(*group);
+  if (crowd.by_name != nullptr) {
+    crowd.by_name->erase(group->queue);
+    if (crowd.groups.size() <= kScannedGroups) crowd.by_name.reset();
+  }
+  const uint32_t index = group->index;
+  if (index + 1 != crowd.groups.size()) {
+    crowd.groups[index] = std::move(crowd.groups.back());
+    crowd.groups[index]->index = index;
+    crowd.views[index] = crowd.views.back();
+  }
+  crowd.groups.pop_back();
+  crowd.views.pop_back();
+  give_back(crowd.groups);
+  give_back(crowd.views);
+}
+
+// ---- subscriptions
+
+InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue) {
+  assert(sub.entry == nullptr);
+  Entry* entry = find_or_create_entry(subject);
+  touch(*entry);
+  subscriptions_++;
+  inserts_++;
+  if (!queue.empty()) {
+    Group* group = find_or_create_group(entry, queue);
+    {
+      const Measured measured(crowd_bytes_, *group);
+      sub.position = static_cast<uint32_t>(group->members.size());
+      group->members.push_back(&sub);
+    }
+    sub.entry = tag_group(group);
+    refresh(*group);
+    return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->members.size())};
+  }
+  sub.entry = entry;
+  if (!entry->crowded && entry->only == nullptr) {
+    entry->only = &sub;
+    sub.position = 0;
+    return {InterestChange::Kind::kFirst, 0};
+  }
+  Crowd& crowd = crowd_of(entry);
+  const Measured measured(crowd_bytes_, crowd);
+  sub.position = static_cast<uint32_t>(crowd.plain.size());
+  crowd.plain.push_back(&sub);
+  return {crowd.plain.size() == 1 ? InterestChange::Kind::kFirst : InterestChange::Kind::kNone, 0};
+}
+
+InterestChange Sublist::remove(Subscription& sub) {
+  assert(sub.entry != nullptr);
+  Entry* entry = entry_behind(sub);
+  touch(*entry);
+  subscriptions_--;
+  removes_++;
+  InterestChange change;
+  if (Group* group = group_behind(sub)) {
+    {
+      const Measured measured(crowd_bytes_, *group);
+      take_out(group->members, sub.position);
+    }
+    refresh(*group);
+    change = {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->members.size())};
+    erase_group_if_empty(group);
+  } else if (entry->crowded) {
+    const Measured measured(crowd_bytes_, *entry->crowd);
+    take_out(entry->crowd->plain, sub.position);
+    if (entry->crowd->plain.empty()) change.kind = InterestChange::Kind::kLast;
+  } else {
+    entry->only = nullptr;
+    change.kind = InterestChange::Kind::kLast;
+  }
+  sub.entry = nullptr;
+  thin_out(entry);
+  erase_entry_if_empty(entry);
+  return change;
+}
+
+std::string_view Sublist::subject_of(const Subscription& sub) const { return entry_behind(sub)->text(); }
+
+std::string_view Sublist::queue_of(const Subscription& sub) const {
+  const Group* group = group_behind(sub);
+  return group == nullptr ? std::string_view() : std::string_view(group->queue);
+}
+
+// ---- other shards
+
+void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interested) {
+  assert(shard < kMaxShards && shard != shard_);
+  const ShardSet bit = ShardSet{1} << shard;
+  if (is_literal(subject)) {
+    const uint64_t hash = hash_(subject);
+    RemoteSlot* slot = find_remote(hash);
+    if ((slot != nullptr && (slot->shards & bit)) == interested) return;
+    if (active_ != nullptr) active_->cache.erase(hash);
+    if (slot == nullptr) remote_.insert({hash, bit});
+    else if (slot->shards == bit) remote_.erase(slot);
+    else slot->shards ^= bit;
+    return;
+  }
+  Entry* entry = interested ? find_or_create_entry(subject) : find_entry(subject);
+  if (entry == nullptr || ((entry->shards() & bit) != 0) == interested) return;
+  touch(*entry);
+  entry->shards() ^= bit;
+  erase_entry_if_empty(entry);
+}
+
+void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::string_view queue, uint32_t weight) {
+  assert(shard < kMaxShards && shard != shard_ && !queue.empty());
+  Entry* entry = weight > 0 ? find_or_create_entry(subject) : find_entry(subject);
+  if (entry == nullptr) return;
+  if (weight == 0 && (!entry->crowded || find_group_named(*entry->crowd, queue) == nullptr)) return;
+  Group* group = find_or_create_group(entry, queue);
+  const auto place = std::find_if(group->remote.begin(), group->remote.end(),
+                                  [&](const ShardWeight& each) { return each.shard == shard; });
+  const uint32_t old = place == group->remote.end() ? 0 : place->weight;
+  if (old == weight) return;
+  touch(*entry);
+  {
+    const Measured measured(crowd_bytes_, *group);
+    if (old == 0) group->remote.push_back({shard, weight});
+    else if (weight == 0) group->remote.erase(place);
+    else place->weight = weight;
+  }
+  group->remote_weight = group->remote_weight - old + weight;
+  refresh(*group);
+  erase_group_if_empty(group);
+  thin_out(entry);
+  erase_entry_if_empty(entry);
+}
+
+// ---- matching
+
+Match Sublist::match_of(const Entry& entry) {
+  Match match;
+  if (!entry.crowded) {
+    match.plain = {&entry.only, entry.only == nullptr ? size_t{0} : size_t{1}};
+  } else {
+    match.plain = entry.crowd->plain;
+    match.groups = entry.crowd->views;
+  }
+  if (entry.pattern) match.shards = entry.shards();
+  return match;
+}
+
+Match Sublist::counted(const Match& match) {
+  const uint64_t fanout = match.plain.size() + match.groups.size();
+  fanout_ += fanout;
+  if (fanout > max_fanout_) max_fanout_ = fanout;
+  return match;
+}
+
+Match Sublist::match(std::string_view subject) {
+  matches_++;
+  if (literals_.empty() && remote_.empty() && active_ == nullptr) return {};
+  const uint64_t hash = hash_(subject);
+  ShardSet shards = 0;
+  if (const RemoteSlot* slot = find_remote(hash)) shards = slot->shards;
+  Entry* literal = find_literal(hash, subject);
+  if (active_ != nullptr &&
+      (literal == nullptr || literal->alone == 0 || literal->alone != active_->patterns.created(literal->bucket))) {
+    const auto stamps = [&](uint8_t bucket) { return active_->patterns.changed(bucket); };
+    if (const Match* cached = active_->cache.find(hash, subject, stamps)) return counted(*cached);
+    return counted(match_slow(hash, subject, literal, shards));
+  }
+  Match match;
+  if (literal != nullptr) match = match_of(*literal);
+  match.shards = shards;
+  return counted(match);
+}
+
+// A literal no pattern matches is marked so and needs no cache; anything else is put together and, at its second time, kept.
+Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards) {
+  slow_matches_++;
+  PatternIndex& patterns = active_->patterns;
+  found_.clear();
+  patterns.collect(subject, found_);
+  Match match;
+  bool assembled = false;
+  if (literal != nullptr && found_.empty()) {
+    literal->alone = patterns.created(literal->bucket);
+    match = match_of(*literal);
+    match.shards = shards;
+    if (literal->alone != 0) return match;
+  } else {
+    if (literal != nullptr) found_.push_back(literal);
+    if (found_.size() == 1) {
+      match = match_of(*found_.front());
+    } else {
+      plain_.clear();
+      groups_.clear();
+      for (const Entry* entry : found_) {
+        const Match part = match_of(*entry);
+        plain_.insert(plain_.end(), part.plain.begin(), part.plain.end());
+        groups_.insert(groups_.end(), part.groups.begin(), part.groups.end());
+        match.shards |= part.shards;
+      }
+      match.plain = plain_;
+      match.groups = groups_;
+      assembled = true;
+    }
+    match.shards |= shards;
+  }
+  MatchCache& cache = active_->cache;
+  if (cache.admit(hash)) {
+    const auto stamps = [&](uint8_t bucket) { return patterns.changed(bucket); };
+    cache.store(hash, subject, patterns.bucket_of(subject), match, assembled, stamps);
+  }
+  return match;
+}
+
+const QueueGroup* Sublist::find_group(std::string_view subject, uint64_t group_id) {
+  const Match found = match(subject);
+  for (const QueueGroup& group : found.groups) {
+    if (group.id == group_id) return &group;
+  }
+  return nullptr;
+}
+
+SublistStats Sublist::stats() const {
+  SublistStats stats;
+  stats.num_subscriptions = subscriptions_;
+  stats.num_inserts = inserts_;
+  stats.num_removes = removes_;
+  stats.num_matches = matches_;
+  stats.cache_hits = matches_ - slow_matches_;
+  stats.max_fanout = max_fanout_;
+  if (matches_ > 0) stats.avg_fanout = static_cast<double>(fanout_) / static_cast<double>(matches_);
+  stats.memory_bytes = sizeof(*this) + literals_.memory_bytes() + remote_.memory_bytes() + slab_.memory_bytes() +
+                       crowd_bytes_ + found_.capacity() * sizeof(Entry*) + plain_.capacity() * sizeof(Subscription*) +
+                       groups_.capacity() * sizeof(QueueGroup);
+  if (wild_ != nullptr) {
+    stats.num_cache = wild_->cache.size();
+    stats.memory_bytes += wild_->patterns.memory_bytes() + wild_->cache.memory_bytes();
+  }
+  return stats;
+}
+
+}  // namespace peregrine::core

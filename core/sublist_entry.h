@@ -1,0 +1,92 @@
+// What the index keeps per distinct subject: a 16-byte header and the text, in one slab cell. Private to the sublist.
+//
+// Nearly all entries are literals with one plain subscription: that one sits in the header, and a match's span points at it. Anything
+// more (several subscriptions, queue groups) moves to a Crowd on the heap. A pattern also has the set of other shards with plain
+// interest in it; for literals that is in a table of hashes (sublist.h), which has no texts.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/hash.h"
+#include "core/match.h"
+#include "core/subject.h"
+
+namespace peregrine::core {
+
+struct Entry;
+
+// The state behind one QueueGroup. A queue subscription's `entry` points here (tagged), a plain one's at its Entry.
+struct Group {
+  Group(Entry* entry, uint32_t index, uint64_t id, std::string_view queue)
+      : entry(entry), id(id), index(index), queue(queue) {}
+  QueueGroup view() const { return {id, members, remote, remote_weight}; }
+
+  Entry* entry;
+  uint64_t id;
+  uint64_t remote_weight = 0;
+  uint32_t index;  // in Crowd::groups and Crowd::views
+  std::string queue;
+  std::vector<Subscription*> members;
+  std::vector<ShardWeight> remote;
+};
+
+using GroupsByName = std::unordered_map<std::string_view, Group*, KeyedHash>;
+
+struct Crowd {
+  std::vector<Subscription*> plain;
+  std::vector<std::unique_ptr<Group>> groups;
+  std::vector<QueueGroup> views;  // parallel to groups: what a match hands out
+  // Only with more than kScannedGroups: finding a queue by name must not become a walk.
+  std::unique_ptr<GroupsByName> by_name;
+};
+
+struct Entry {
+  static constexpr size_t kHeader = 16;
+
+  union {
+    Subscription* only;  // may be null: interest of other shards alone
+    Crowd* crowd;
+  };
+  uint32_t text_size : 22;
+  uint32_t pattern : 1;
+  uint32_t crowded : 1;
+  uint32_t bucket : 8;  // of the first token: which generation a cached match depends on
+  // Literals: the generation at which no pattern was seen to match (sublist_patterns.h), 0 = not known.
+  uint32_t alone;
+
+  static size_t cell_bytes(size_t text_size, bool pattern) {
+    return kHeader + (pattern ? sizeof(ShardSet) : 0) + text_size;
+  }
+  size_t cell_bytes() const { return cell_bytes(text_size, pattern); }
+
+  const char* text_data() const {
+    return reinterpret_cast<const char*>(this) + kHeader + (pattern ? sizeof(ShardSet) : 0);
+  }
+  std::string_view text() const { return {text_data(), text_size}; }
+  bool text_is(std::string_view other) const {
+    return text_size == other.size() && std::memcmp(text_data(), other.data(), other.size()) == 0;
+  }
+
+  // Patterns only.
+  ShardSet& shards() { return *reinterpret_cast<ShardSet*>(reinterpret_cast<char*>(this) + kHeader); }
+  ShardSet shards() const { return const_cast<Entry*>(this)->shards(); }
+};
+static_assert(sizeof(Entry) == Entry::kHeader);
+
+// A slot of the hash tables that lead to entries.
+struct EntrySlot {
+  uint32_t tag_bits;
+  uint32_t ref;  // EntrySlab::Ref
+  uint32_t tag() const { return tag_bits; }
+  bool empty() const { return ref == 0; }
+};
+
+inline uint32_t tag_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+
+}  // namespace peregrine::core

@@ -1,0 +1,141 @@
+#include "core/sublist_slab.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace peregrine::core {
+
+EntrySlab::EntrySlab() {
+  roomy_.fill(kNone);
+}
+
+EntrySlab::~EntrySlab() {
+  for (char* base : bases_) std::free(base);
+  for (void* cell : large_) std::free(cell);
+}
+
+bool EntrySlab::has_room(const Chunk& chunk) const {
+  return chunk.free_unit != kNone || (size_t{chunk.used_units} + chunk.cell_units) * kUnit <= chunk.bytes;
+}
+
+void EntrySlab::link(uint32_t index) {
+  Chunk& chunk = chunks_[index];
+  uint32_t& head = roomy_[chunk.cell_units];
+  chunk.previous = kNone;
+  chunk.next = head;
+  if (head != kNone) chunks_[head].previous = index;
+  head = index;
+}
+
+void EntrySlab::unlink(uint32_t index) {
+  Chunk& chunk = chunks_[index];
+  if (chunk.previous != kNone) chunks_[chunk.previous].next = chunk.next;
+  else roomy_[chunk.cell_units] = chunk.next;
+  if (chunk.next != kNone) chunks_[chunk.next].previous = chunk.previous;
+  chunk.next = chunk.previous = kNone;
+}
+
+uint32_t EntrySlab::add_chunk(uint32_t cell_units) {
+  uint32_t index;
+  if (!spare_chunks_.empty()) {
+    index = spare_chunks_.back();
+    spare_chunks_.pop_back();
+  } else {
+    if (chunks_.size() == kMaxChunks) return kNone;
+    index = static_cast<uint32_t>(chunks_.size());
+    chunks_.emplace_back();
+    bases_.push_back(nullptr);
+  }
+  const uint32_t doublings = std::min<uint32_t>(class_chunks_[cell_units], 9);
+  const size_t bytes = std::min(kMinChunkBytes << doublings, kMaxChunkBytes);
+  // Chunk 0 gives its first unit away so that no reference is 0.
+  bases_[index] = static_cast<char*>(std::malloc(bytes));
+  if (bases_[index] == nullptr) throw std::bad_alloc();
+  bytes_ += bytes;
+  chunks_[index] = {.bytes = static_cast<uint32_t>(bytes),
+                    .used_units = index == 0 ? 1u : 0u,
+                    .cell_units = static_cast<uint16_t>(cell_units)};
+  class_chunks_[cell_units]++;
+  link(index);
+  return index;
+}
+
+EntrySlab::Ref EntrySlab::allocate(size_t bytes) {
+  if (bytes <= kMaxCellBytes) [[likely]] {
+    const auto cell_units = static_cast<uint32_t>((bytes + kUnit - 1) / kUnit);
+    uint32_t index = roomy_[cell_units];
+    if (index == kNone) index = add_chunk(cell_units);
+    if (index != kNone) {
+      Chunk& chunk = chunks_[index];
+      uint32_t unit = chunk.free_unit;
+      if (unit != kNone) {
+        std::memcpy(&chunk.free_unit, bases_[index] + size_t{unit} * kUnit, sizeof(uint32_t));
+      } else {
+        unit = chunk.used_units;
+        chunk.used_units += cell_units;
+      }
+      chunk.live++;
+      if (!has_room(chunk)) unlink(index);
+      return (index << kUnitBits) | unit;
+    }
+    // All 16 GiB of small cells are taken: what follows is slower, not wrong.
+  }
+  void* cell = std::malloc(bytes);
+  if (cell == nullptr) throw std::bad_alloc();
+  bytes_ += bytes;
+  uint32_t index;
+  if (!spare_large_.empty()) {
+    index = spare_large_.back();
+    spare_large_.pop_back();
+    large_[index] = cell;
+  } else {
+    index = static_cast<uint32_t>(large_.size());
+    large_.push_back(cell);
+  }
+  return kLarge | index;
+}
+
+void EntrySlab::release(Ref ref, size_t bytes) {
+  if (ref & kLarge) {
+    const uint32_t index = ref & ~kLarge;
+    std::free(large_[index]);
+    large_[index] = nullptr;
+    spare_large_.push_back(index);
+    bytes_ -= bytes;
+    if (spare_large_.size() == large_.size()) {
+      large_ = {};
+      spare_large_ = {};
+    }
+    return;
+  }
+  const uint32_t index = ref >> kUnitBits;
+  const uint32_t unit = ref & kUnitMask;
+  Chunk& chunk = chunks_[index];
+  assert(chunk.live > 0);
+  const bool had_room = has_room(chunk);
+  std::memcpy(bases_[index] + size_t{unit} * kUnit, &chunk.free_unit, sizeof(uint32_t));
+  chunk.free_unit = unit;
+  chunk.live--;
+  if (!had_room) link(index);
+  if (chunk.live > 0) return;
+  // One empty chunk of a class is kept while it is the only one with room, or a lone subscription that comes and goes would
+  // allocate every time; it is small unless the class was large.
+  if (chunk.bytes == kMinChunkBytes) return;
+  unlink(index);
+  class_chunks_[chunk.cell_units]--;
+  std::free(bases_[index]);
+  bases_[index] = nullptr;
+  bytes_ -= chunk.bytes;
+  spare_chunks_.push_back(index);
+}
+
+uint64_t EntrySlab::memory_bytes() const {
+  return bytes_ + bases_.capacity() * sizeof(char*) + chunks_.capacity() * sizeof(Chunk) +
+         (spare_chunks_.capacity() + spare_large_.capacity()) * sizeof(uint32_t) + large_.capacity() * sizeof(void*);
+}
+
+}  // namespace peregrine::core

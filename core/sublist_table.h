@@ -1,0 +1,228 @@
+// Open-addressing hash index in segments: no insert ever rehashes more than one segment (8192 slots, tens of microseconds), so
+// ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a directory; a
+// full segment is rebuilt a quarter larger, and at kMaxSegmentSlots split in two. Load stays between 0.4 and 0.8 at every size.
+//
+// Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks behind a slot at
+// the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed; the caller tells them apart.
+// Slot pointers are valid until the next insert or erase. One owner thread.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+namespace peregrine::core {
+
+template <class Slot>
+class SlotTable {
+ public:
+  SlotTable() = default;
+  ~SlotTable() { release(); }
+  SlotTable(const SlotTable&) = delete;
+  SlotTable& operator=(const SlotTable&) = delete;
+
+  uint64_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  uint64_t memory_bytes() const { return bytes_ + directory_.capacity() * sizeof(Segment); }
+
+  void prefetch(uint32_t tag) const {
+    if (size_ == 0) return;
+    const Segment& segment = directory_[segment_of(tag)];
+    __builtin_prefetch(segment.block->slots() + home(tag, segment.capacity));
+  }
+
+  // The first slot with this tag for which `same(slot)`; nullptr when there is none.
+  template <class Same>
+  Slot* find(uint32_t tag, Same&& same) const {
+    if (size_ == 0) return nullptr;
+    const Segment& segment = directory_[segment_of(tag)];
+    Slot* const slots = segment.block->slots();
+    Slot* const end = slots + segment.capacity;
+    for (Slot* slot = slots + home(tag, segment.capacity); !slot->empty();) {
+      if (slot->tag() == tag && same(*slot)) return slot;
+      if (++slot == end) slot = slots;
+    }
+    return nullptr;
+  }
+
+  void insert(Slot slot) {
+    if (directory_.empty()) directory_.push_back(make_segment(kMinSegmentSlots, 0));
+    uint32_t index = segment_of(slot.tag());
+    while (directory_[index].block->count + 1 > max_count(directory_[index].capacity)) {
+      grow(index);
+      index = segment_of(slot.tag());
+    }
+    place(directory_[index], slot);
+    directory_[index].block->count++;
+    size_++;
+  }
+
+  // `slot` must come from find() with nothing inserted or erased since.
+  void erase(Slot* slot) {
+    const uint32_t index = segment_of(slot->tag());
+    const Segment segment = directory_[index];
+    Slot* const slots = segment.block->slots();
+    const uint32_t capacity = segment.capacity;
+    uint32_t hole = static_cast<uint32_t>(slot - slots);
+    // Backward shift: whatever was pushed past the hole moves into it, so there are no tombstones.
+    for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity)) {
+      const uint32_t wanted = home(slots[at].tag(), capacity);
+      const uint32_t travelled = at >= wanted ? at - wanted : at + capacity - wanted;
+      const uint32_t distance = at >= hole ? at - hole : at + capacity - hole;
+      if (travelled >= distance) {
+        slots[hole] = slots[at];
+        hole = at;
+      }
+    }
+    std::memset(static_cast<void*>(&slots[hole]), 0, sizeof(Slot));
+    segment.block->count--;
+    size_--;
+    if (size_ == 0) {
+      release();
+    } else if (capacity > kMinSegmentSlots && segment.block->count * 10 < capacity * 4) {
+      resize(index, capacity_for(segment.block->count));
+    }
+  }
+
+  template <class Visit>
+  void for_each(Visit&& visit) const {
+    const Block* previous = nullptr;
+    for (const Segment& segment : directory_) {
+      if (segment.block == previous) continue;  // several directory entries, one segment: they are neighbours
+      previous = segment.block;
+      for (uint32_t i = 0; i < segment.capacity; i++) {
+        if (!segment.block->slots()[i].empty()) visit(segment.block->slots()[i]);
+      }
+    }
+  }
+
+ private:
+  static constexpr uint32_t kMinSegmentSlots = 8;
+  static constexpr uint32_t kMaxSegmentSlots = 8192;
+  static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
+
+  struct Block {
+    uint32_t count;
+    uint32_t depth;  // how many tag bits all entries of this segment share
+    uint64_t unused;
+    Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
+    const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
+  };
+  static_assert(sizeof(Block) == 16 && alignof(Slot) <= 16);
+
+  struct Segment {
+    Block* block;
+    uint32_t capacity;  // here and not in the block: a lookup touches the directory and the slot, nothing between
+  };
+
+  uint32_t segment_of(uint32_t tag) const { return static_cast<uint32_t>((uint64_t{tag} << depth_) >> 32); }
+  static uint32_t next(uint32_t at, uint32_t capacity) { return at + 1 == capacity ? 0 : at + 1; }
+  // The multiplication brings the tag's lower bits up: the upper ones are equal throughout a segment.
+  static uint32_t home(uint32_t tag, uint32_t capacity) {
+    return static_cast<uint32_t>((uint64_t{tag * 0x9E3779B1u} * capacity) >> 32);
+  }
+  static uint32_t max_count(uint32_t capacity) { return capacity - capacity / 5; }
+  static uint32_t capacity_for(uint32_t count) {
+    return std::max<uint32_t>(kMinSegmentSlots, (count + count / 2 + 7) & ~7u);  // load 0.67
+  }
+
+  Segment make_segment(uint32_t capacity, uint32_t depth) {
+    const size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
+    auto* block = static_cast<Block*>(std::calloc(1, bytes));
+    if (block == nullptr) throw std::bad_alloc();
+    block->depth = depth;
+    bytes_ += bytes;
+    return {block, capacity};
+  }
+
+  void free_segment(const Segment& segment) {
+    bytes_ -= sizeof(Block) + size_t{segment.capacity} * sizeof(Slot);
+    std::free(segment.block);
+  }
+
+  void place(const Segment& segment, const Slot& slot) {
+    Slot* const slots = segment.block->slots();
+    uint32_t at = home(slot.tag(), segment.capacity);
+    while (!slots[at].empty()) at = next(at, segment.capacity);
+    slots[at] = slot;
+  }
+
+  void grow(uint32_t index) {
+    const Segment segment = directory_[index];
+    if (segment.capacity < kMaxSegmentSlots || segment.block->depth >= kMaxDepth) {
+      const uint32_t larger = segment.capacity < 256 ? segment.capacity * 2 : segment.capacity + segment.capacity / 4;
+      const uint32_t rounded = (larger + 7) & ~7u;
+      resize(index, segment.capacity < kMaxSegmentSlots ? std::min(rounded, kMaxSegmentSlots) : rounded);
+    } else {
+      split(index);
+    }
+  }
+
+  void resize(uint32_t index, uint32_t capacity) {
+    const Segment old = directory_[index];
+    const Segment made = make_segment(capacity, old.block->depth);
+    for (uint32_t i = 0; i < old.capacity; i++) {
+      if (!old.block->slots()[i].empty()) place(made, old.block->slots()[i]);
+    }
+    made.block->count = old.block->count;
+    replace(index, old.block->depth, made);
+    free_segment(old);
+  }
+
+  void split(uint32_t index) {
+    if (directory_[index].block->depth == depth_) {
+      std::vector<Segment> doubled(directory_.size() * 2);
+      for (size_t i = 0; i < directory_.size(); i++) doubled[2 * i] = doubled[2 * i + 1] = directory_[i];
+      directory_ = std::move(doubled);
+      depth_++;
+      index *= 2;
+    }
+    const Segment old = directory_[index];
+    const uint32_t depth = old.block->depth;
+    uint32_t upper = 0;
+    const auto goes_up = [&](const Slot& slot) { return (slot.tag() >> (31 - depth)) & 1; };
+    for (uint32_t i = 0; i < old.capacity; i++) {
+      const Slot& slot = old.block->slots()[i];
+      if (!slot.empty() && goes_up(slot)) upper++;
+    }
+    Segment halves[2] = {make_segment(capacity_for(old.block->count - upper), depth + 1),
+                         make_segment(capacity_for(upper), depth + 1)};
+    for (uint32_t i = 0; i < old.capacity; i++) {
+      const Slot& slot = old.block->slots()[i];
+      if (slot.empty()) continue;
+      const Segment& half = halves[goes_up(slot)];
+      place(half, slot);
+      half.block->count++;
+    }
+    // The directory entries of `old` are 2^(depth_ - depth) neighbours; the lower half of them gets the lower half.
+    const uint32_t first = index >> (depth_ - depth) << (depth_ - depth);
+    const uint32_t each = uint32_t{1} << (depth_ - depth - 1);
+    std::fill_n(directory_.begin() + first, each, halves[0]);
+    std::fill_n(directory_.begin() + first + each, each, halves[1]);
+    free_segment(old);
+  }
+
+  void replace(uint32_t index, uint32_t depth, const Segment& segment) {
+    const uint32_t first = index >> (depth_ - depth) << (depth_ - depth);
+    std::fill_n(directory_.begin() + first, uint32_t{1} << (depth_ - depth), segment);
+  }
+
+  void release() {
+    for (size_t i = 0; i < directory_.size(); i++) {
+      const bool last_entry = i + 1 == directory_.size() || directory_[i + 1].block != directory_[i].block;
+      if (last_entry) free_segment(directory_[i]);
+    }
+    directory_ = {};
+    depth_ = 0;
+  }
+
+  std::vector<Segment> directory_;
+  uint32_t depth_ = 0;
+  uint64_t size_ = 0;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace peregrine::core
