@@ -1,0 +1,1 @@
+"""scripts/bench: compares brokers turn by turn. See bench/README.md for how a number is taken."""

@@ -1,0 +1,140 @@
+"""Contenders: how each is started, found and stopped. Every run gets a fresh process, on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+
+class StartFailure(Exception):
+    pass
+
+
+@dataclass
+class Contender:
+    name: str
+    command: list[str] = field(default_factory=list)  # empty: a server that runs already
+    url: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    relay: bool = False
+    ours: bool = False
+
+    @property
+    def remote(self) -> bool:
+        return not self.command
+
+
+class Server:
+    """A running contender. Use as a context manager: it is stopped by its pid, whatever happens."""
+
+    def __init__(self, contender: Contender, cores: Optional[list[int]], config: str = "") -> None:
+        self.contender = contender
+        self.url = contender.url
+        self.pid: Optional[int] = None
+        self._cores = cores
+        self._config = config
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._dir: Optional[tempfile.TemporaryDirectory[str]] = None
+
+    def __enter__(self) -> "Server":
+        if not self.contender.remote:
+            try:
+                self._start()
+            except BaseException:
+                self._stop()
+                raise
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        self._dir = tempfile.TemporaryDirectory(prefix="peregrine-bench-")
+        ports_dir = Path(self._dir.name)
+        command = list(self.contender.command)
+        if self.contender.relay:
+            command += ["--ports_file_dir", str(ports_dir)]
+        else:
+            command += ["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--ports_file_dir", str(ports_dir)]
+            if self._config:
+                config = ports_dir / "server.conf"
+                config.write_text(self._config)
+                command += ["-c", str(config)]
+        log = open(ports_dir / "log", "wb")
+        # The cores are taken over from the parent for the moment of starting: no shell, no taskset, the pid is the server's.
+        before = os.sched_getaffinity(0)
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
+        try:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.contender.environment}, start_new_session=True,
+            )
+        except OSError as e:
+            raise StartFailure(f"{command[0]}: {e.strerror}") from e
+        finally:
+            os.sched_setaffinity(0, before)
+            log.close()
+        self.pid = self._process.pid
+        self._await_ports(ports_dir)
+
+    def _await_ports(self, ports_dir: Path) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise StartFailure(f"{self.contender.name} ended with {self._process.returncode}: {self._log_tail(ports_dir)}")
+            for path in ports_dir.glob("*.ports"):
+                try:
+                    self.url = json.loads(path.read_text())["nats"][0]
+                    return
+                except (ValueError, KeyError, IndexError):
+                    pass  # half written
+            time.sleep(0.02)
+        raise StartFailure(f"{self.contender.name} wrote no ports file within 15 s: {self._log_tail(ports_dir)}")
+
+    @staticmethod
+    def _log_tail(ports_dir: Path) -> str:
+        text = (ports_dir / "log").read_text(errors="replace").strip()
+        return text[-600:] or "(nothing logged)"
+
+    def _stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._dir:
+            self._dir.cleanup()
+            self._dir = None
+
+
+def version_of(command: list[str], environment: dict[str, str]) -> str:
+    try:
+        out = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=10,
+                             env={**os.environ, **environment})
+        lines = (out.stdout or out.stderr).strip().splitlines()
+        return lines[0] if lines else "unknown"
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+def parse_server(text: str) -> Contender:
+    """NAME=COMMAND, COMMAND, NAME=nats://host:port or nats://host:port."""
+    name, separator, rest = text.partition("=")
+    if not separator or "/" in name or " " in name or name.startswith("-"):
+        name, rest = "", text
+    if "://" in rest.split()[0]:
+        return Contender(name or rest.split("://", 1)[1], url=rest)
+    command = shlex.split(rest)
+    return Contender(name or Path(command[0]).name, command=command, ours=Path(command[0]).name == "peregrine")
