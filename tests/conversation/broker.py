@@ -19,6 +19,9 @@ import urllib.parse
 
 START_TIMEOUT_S = 15
 HOST = "127.0.0.1"
+# For configs that need a certificate: `cert_file: $TEST_CERT`, `key_file: $TEST_KEY`. For localhost and 127.0.0.1.
+CERTIFICATE = {f"TEST_{part.upper()}": os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{part}.pem")
+               for part in ("cert", "key")}
 
 
 class StartError(Exception):
@@ -77,7 +80,8 @@ class Broker:
         preexec = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)) if limits else None
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen([binary, "-c", config_path, *args], stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, cwd=self.directory, preexec_fn=preexec)
+                                            stderr=log, cwd=self.directory, preexec_fn=preexec,
+                                            env={**os.environ, **CERTIFICATE})
         self.pid = self.process.pid
         try:
             self._read_ports()
