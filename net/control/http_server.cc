@@ -6,6 +6,7 @@
 #include <httplib.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -103,7 +104,10 @@ class Threads final : public httplib::TaskQueue {
 // One connection, with a deadline per request rather than per read: a peer that drips bytes does not keep its thread.
 class Connection final : public httplib::Stream {
  public:
-  Connection(int fd, int stop_fd) : fd_(fd), stop_fd_(stop_fd) {}
+  Connection(int fd, int stop_fd) : fd_(fd), stop_fd_(stop_fd) {
+    const int on = 1;  // httplib sends head and body apart, and the body must not wait for the head's ACK
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  }
 
   // Waits for the first byte of a request; false = the peer has gone, was idle for too long, or the server stops.
   bool wait_for_request() {
