@@ -364,7 +364,8 @@ void apply_option(Merge& merge, const Flag& flag, const std::string& text) {
   Value map;
   map.kind = Value::Kind::kMap;
   map.members.push_back({flag.option, value});
-  for (std::size_t i = 0; i < unsupported(options_section(), map).size(); ++i) merge.refused.push_back(flag.names.back());
+  if (unsupported(options_section(), map).empty()) return;
+  merge.refused.push_back(key->built ? fmt::format("{} {}", flag.names.back(), text) : flag.names.back());
 }
 
 // Checks that need all flags at once.
@@ -511,22 +512,47 @@ std::string version_text(std::string_view program) {
 
 std::string help_text(std::string_view program) {
   constexpr int kColumn = 36;
+  constexpr std::size_t kWidth = 100;
+  const auto dashed = [](const std::string& name) {
+    const bool letters = name.size() <= 2 || (name[0] >= 'A' && name[0] <= 'Z');
+    return (letters ? "-" : "--") + name;
+  };
+  const auto needs = [](const Group& group, const Flag& flag) -> std::string {
+    if (!flag.option.empty()) return flag.option;
+    if (group.title == "TLS") return "tls";
+    if (group.title == "Cluster") return "cluster";
+    return flag.names[0] == "leafnode" ? "leafnodes" : "";
+  };
+
   std::string out = fmt::format("Usage: {} [options]\n", program);
+  std::vector<std::string> later;
   for (const Group& group : groups()) {
-    out += fmt::format("\n{}:\n", group.title);
+    std::string rows;
     for (const Flag& flag : group.flags) {
-      std::string left;
-      for (const std::string& name : flag.names) {
-        left += fmt::format("{}{}{}", left.empty() ? "" : ", ", name.size() <= 3 ? "-" : "--", name);
+      const std::string option = needs(group, flag);
+      if (!option.empty() && !is_built(option)) {
+        later.push_back(dashed(flag.names.back()));
+        continue;
       }
+      std::string left;
+      for (const std::string& name : flag.names) left += (left.empty() ? "" : ", ") + dashed(name);
       if (!flag.placeholder.empty()) left += " " + flag.placeholder;
-      const bool built = flag.option.empty() ? true : is_built(flag.option);
-      const bool later = !built || (group.title == "TLS" && !is_built("tls")) || (group.title == "Cluster" && !is_built("cluster")) ||
-                         (flag.names[0] == "leafnode" && !is_built("leafnodes"));
-      out += fmt::format("  {:<{}} {}{}\n", left, kColumn, flag.doc, later ? " (not yet)" : "");
+      rows += fmt::format("  {:<{}} {}\n", left, kColumn, flag.doc);
     }
+    if (!rows.empty()) out += fmt::format("\n{}:\n{}", group.title, rows);
   }
-  return out;
+  if (later.empty()) return out;
+  out += "\nKnown, but not in this version yet:\n ";
+  std::size_t column = 1;
+  for (const std::string& name : later) {
+    if (column + name.size() + 1 > kWidth) {
+      out += "\n ";
+      column = 1;
+    }
+    out += " " + name;
+    column += name.size() + 1;
+  }
+  return out + "\n";
 }
 
 std::string help_tls_text() {

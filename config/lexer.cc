@@ -189,7 +189,7 @@ bool Lexer::number(Token& token, std::string& text) {
   if (is_size_prefix(peek())) {
     take();
     while (is_size_letter(peek())) take();
-    if (at_end() || ends_number(peek()) || is_digit(peek())) return finish(Token::kInteger);
+    if (at_end() || ends_number(peek())) return finish(Token::kInteger);
     return bare_string(start, token, text);
   }
   if (negative || at_end() || ends_number(peek())) return finish(Token::kInteger);
