@@ -13,7 +13,10 @@
 // Invariants:
 //   - Events of one connection come in order: kAccepted or kDialed first, then kData/kSent/kWritable, then exactly one kClosed
 //     (also after our own close()). After kClosed the ConnId may be reused by a later connection.
+//   - A ConnId means one connection for the whole turn: kClosed frees it, but it is not given out again before the next acquire().
 //   - The bytes of a kData event stay valid until release() of that event. kData is never empty; end of stream is kClosed.
+//   - kClosed never comes in the same acquire() as the connection's last kData: a peer that sends PING and finishes still gets its
+//     PONG, if the caller sends it in that turn.
 //   - At most one send is in flight per connection. The iovecs' memory must stay untouched until the bytes are accounted for:
 //     by the return value (done) or by the kSent event (pending).
 //   - pause() bounds what is still delivered: at most what was already received; then no kData until resume(). Pausing is how
@@ -66,7 +69,7 @@ struct Event {
 struct SendResult {
   enum class Status : uint8_t {
     kDone,     // `bytes` (> 0, maybe fewer than offered) were taken; offer the rest again at once or in a later turn
-    kPending,  // all offered iovecs are in flight; a kSent event follows
+    kPending,  // in flight; one kSent event follows, whose size may be less than what was offered: offer the rest again
     kBlocked,  // nothing was taken; a kWritable event follows
     kFailed,   // the connection is broken: `error`; a kClosed event follows
   };
@@ -79,6 +82,12 @@ struct SendResult {
 struct BackendReport {
   std::string name;                 // "uring", "epoll", "dpdk", "sim"
   std::vector<std::string> notes;   // features missing and what is used in their place
+};
+
+// Accepts that failed for want of descriptors or memory. The backend rests a moment and tries again; connections that exist go on.
+struct AcceptErrors {
+  uint64_t count = 0;
+  int last_error = 0;  // errno, positive
 };
 
 class Backend {
@@ -110,7 +119,9 @@ class Backend {
   virtual void resume(ConnId conn) = 0;
 
   // Closes; `abort` resets instead of a graceful FIN after what has been sent. A send in flight may still complete before the
-  // kClosed event. Calling it twice is allowed.
+  // kClosed event. Graceful means: our FIN goes out, and what the peer still sends is read and thrown away until it finishes too (at
+  // most a second), since closing on unread bytes would reset the connection and could destroy the last -ERR on its way.
+  // Calling it twice is allowed.
   virtual void close(ConnId conn, bool abort) = 0;
 
   virtual Address remote_address(ConnId conn) const = 0;
@@ -121,6 +132,7 @@ class Backend {
   virtual void park(int64_t deadline_ns) = 0;
   virtual void wake() = 0;
 
+  virtual AcceptErrors accept_errors() const { return {}; }
   virtual int64_t now_ns() const = 0;  // monotonic; virtual time in the simulation
   virtual const BackendReport& report() const = 0;
 };

@@ -1,0 +1,102 @@
+#include "net/listener.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "net/socket.h"
+
+namespace peregrine::net {
+namespace {
+
+constexpr int kBacklog = 65535;  // the kernel clamps it to net.core.somaxconn
+
+struct Failure {
+  const char* call;
+  int error;
+};
+
+// The first IPv4 address of a name, or else its first address.
+std::expected<SocketAddress, std::string> resolve(const std::string& host, uint16_t port) {
+  if (const auto numeric = SocketAddress::parse({host, port})) return *numeric;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0) {
+    const bool unknown = error == EAI_NONAME || error == EAI_NODATA;
+    return std::unexpected("listen tcp: lookup " + host + ": " + (unknown ? "no such host" : gai_strerror(error)));
+  }
+  const addrinfo* best = nullptr;
+  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
+    if (each->ai_family == AF_INET && (best == nullptr || best->ai_family != AF_INET)) best = each;
+    if (each->ai_family == AF_INET6 && best == nullptr) best = each;
+  }
+  char text[NI_MAXHOST];
+  const bool named =
+      best != nullptr && getnameinfo(best->ai_addr, best->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) == 0;
+  freeaddrinfo(found);
+  std::optional<SocketAddress> address;
+  if (named) address = SocketAddress::parse({text, port});
+  if (!address) return std::unexpected("listen tcp: lookup " + host + ": no such host");
+  return *address;
+}
+
+bool set_flag(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof(value)) == 0; }
+
+std::expected<Fd, Failure> listen_on(const SocketAddress& address, bool dual_stack, bool reuse_port) {
+  Fd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+  if (!fd) return std::unexpected(Failure{"socket", errno});
+  // Lets a restart bind while connections of the last run are in TIME_WAIT; two listeners still exclude each other.
+  set_flag(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  if (address.family() == AF_INET6) set_flag(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
+  if (reuse_port && !set_flag(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return std::unexpected(Failure{"setsockopt", errno});
+  set_tcp_options(fd.get());
+  if (bind(fd.get(), address.data(), address.size()) != 0) return std::unexpected(Failure{"bind", errno});
+  if (listen(fd.get(), kBacklog) != 0) return std::unexpected(Failure{"listen", errno});
+  return fd;
+}
+
+std::expected<Listeners, Failure> open_group(SocketAddress address, bool dual_stack, int count) {
+  std::vector<Fd> fds;
+  for (int n = 0; n < count; ++n) {
+    auto fd = listen_on(address, dual_stack, n > 0);
+    if (!fd) return std::unexpected(fd.error());
+    if (n == 0) {
+      address = SocketAddress::local_of(fd->get());
+      if (count > 1 && !set_flag(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1)) return std::unexpected(Failure{"setsockopt", errno});
+    }
+    fds.push_back(std::move(*fd));
+  }
+  Listeners result;
+  result.port = address.port();
+  for (Fd& fd : fds) result.fds.push_back(fd.release());
+  return result;
+}
+
+}  // namespace
+
+std::expected<Listeners, std::string> open_listeners(const std::string& host, int port, int count) {
+  if (port > 65535 || port < -1) return std::unexpected("listen tcp: address " + std::to_string(port) + ": invalid port");
+  const auto number = static_cast<uint16_t>(port < 0 ? 0 : port);
+  const auto failed = [&](const Failure& failure) {
+    return std::unexpected("listen tcp " + host_and_port(host, number) + ": " + failure.call + ": " + errno_text(failure.error));
+  };
+  if (host.empty() || host == "0.0.0.0" || host == "::") {
+    auto both = open_group(*SocketAddress::parse({"::", number}), true, count);
+    if (both) return *both;
+    const bool no_ipv6 = both.error().error == EAFNOSUPPORT || both.error().error == EADDRNOTAVAIL;
+    if (!no_ipv6 || host == "::") return failed(both.error());
+    auto ipv4 = open_group(*SocketAddress::parse({"0.0.0.0", number}), false, count);
+    if (!ipv4) return failed(ipv4.error());
+    return *ipv4;
+  }
+  const auto address = resolve(host, number);
+  if (!address) return std::unexpected(address.error());
+  auto group = open_group(*address, false, count);
+  if (!group) return failed(group.error());
+  return *group;
+}
+
+}  // namespace peregrine::net
