@@ -90,7 +90,8 @@ Memory Probe::memory() const {
   for (pid_t pid : pids_) {
     std::ifstream status("/proc/" + std::to_string(pid) + "/status");
     for (std::string line; std::getline(status, line);) {
-      const uint64_t kib = line.size() > 9 ? std::strtoull(line.c_str() + 9, nullptr, 10) : 0;
+      const size_t colon = line.find(':');
+      const uint64_t kib = colon == std::string::npos ? 0 : std::strtoull(line.c_str() + colon + 1, nullptr, 10);
       if (line.starts_with("VmRSS:")) m.resident_bytes += kib * 1024;
       if (line.starts_with("RssAnon:")) m.anonymous_bytes += kib * 1024;
     }

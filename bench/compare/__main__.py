@@ -155,7 +155,9 @@ def main() -> int:
          "results": {n: c.results for n, c in r.cells.items()}, "errors": {n: c.errors for n, c in r.cells.items() if c.errors}}
         for r in rows
     ]
-    print(heading(document) + "\n\n" + table.report(rows, document["names"], document["judged"], verdicts, warnings))
+    if not sys.stdout.isatty():
+        print(heading(document) + "\n")
+    print(table.report(rows, document["names"], document["judged"], verdicts, warnings))
     if a.json:
         Path(a.json).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     if a.html:
