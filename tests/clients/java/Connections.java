@@ -164,6 +164,8 @@ final class Connections {
     });
     restarting.start();
     watch.waitFor(Events.DISCONNECTED);
+    // Only in this state, reached a little after the event, does jnats keep what is published.
+    Suite.eventually("the client is reconnecting", () -> connection.getStatus() == Connection.Status.RECONNECTING);
     for (int i = 0; i < 100; i++) {
       connection.publish("kept", Suite.bytes("" + i));
     }
