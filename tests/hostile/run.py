@@ -509,8 +509,9 @@ def a_subscriber_that_never_reads(binary):
         sink.join()
         check(reason == "Slow Consumer (Pending Bytes)", f"close reason {reason!r}")
         varz = broker.get_json("/varz")
-        check(varz["slow_consumers"] == 1, f"slow_consumers is {varz['slow_consumers']}")
-        check(varz["slow_consumer_stats"]["clients"] == 1, "slow_consumer_stats.clients")
+        # nats-server may count it twice: for its pending bytes, and for the write that was under way.
+        check(varz["slow_consumers"] in (1, 2), f"slow_consumers is {varz['slow_consumers']}")
+        check(varz["slow_consumer_stats"]["clients"] == varz["slow_consumers"], "slow_consumer_stats.clients")
         data = slow.closed(10)
         check(b"-ERR" not in data, "a slow consumer gets no -ERR")
         prefer(with_slow > alone * 0.5, f"reader fell from {alone:.0f} to {with_slow:.0f} messages a second")
@@ -540,7 +541,6 @@ def a_subscriber_that_stops_reading_is_alone_in_it(binary):
         sink.stopped = True
         sink.join()
         settled(broker, 2, 10)
-        # nats-server may count one twice: for its pending bytes, and for the write that was under way.
         count = broker.get_json("/varz")["slow_consumers"]
         check(30 <= count <= 60, f"slow_consumers is {count}, 30 were closed")
         for wire in slow:
