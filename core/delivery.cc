@@ -251,7 +251,8 @@ void Delivery::on_record(uint32_t, const char* bytes, uint32_t) {
     const QueueGroup* group = account.sublist.find_group(message.subject, id);
     if (group != nullptr && deliver_to_group(*group, message, account)) continue;
     // The member has gone while the record travelled: pick again, from what is known here.
-    if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops || record.hops >= shard_.shard_count()) {
+    if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops || record.hops >= shard_.shard_count() ||
+        !shard_.rules.repick) {
       ++vanished_;
       continue;
     }

@@ -276,28 +276,31 @@ int run(int argc, char** argv) {
   const std::string argv0 = argc > 0 ? argv[0] : "peregrine";
   const std::string program = argv0.substr(argv0.rfind('/') + 1);
   auto command = config::parse_command_line(argc, argv);
-  if (!command) return fail(program, command.error());
-  switch (command->action) {
-    case config::Action::kVersion:
-      // Launchers compare this line; under nats-server's name it is nats-server's.
-      if (program.starts_with("nats-server")) {
-        std::printf("nats-server: v%s\n", PEREGRINE_NATS_LEVEL);
-      } else {
-        std::printf("%s: v%s (nats-server: v%s)\n", program.c_str(), PEREGRINE_VERSION, PEREGRINE_NATS_LEVEL);
-      }
+  if (!command) {
+    std::fprintf(stderr, "%s\n", command.error().c_str());
+    return 1;
+  }
+  using Kind = config::Command::Kind;
+  switch (command->kind) {
+    case Kind::kVersion:
+      std::printf("%s\n", config::version_text(program).c_str());
       return 0;
-    case config::Action::kHelp:
-    case config::Action::kHelpTls:
-      std::fputs(command->text.c_str(), stdout);
+    case Kind::kHelp:
+      std::fputs(config::help_text(program).c_str(), stdout);
       return 0;
-    case config::Action::kCheckConfig:
-      std::fprintf(stderr, "%s: %s\n", program.c_str(), command->text.c_str());
+    case Kind::kHelpTls:
+      std::fputs(config::help_tls_text().c_str(), stdout);
       return 0;
-    case config::Action::kSignal: {
-      const std::string error = net::control::send_signal(command->signal);
+    case Kind::kCheckConfig:
+      std::fprintf(stderr, "%s\n", command->report.c_str());
+      return 0;
+    case Kind::kSignal: {
+      const std::string target = command->signal_target.empty() ? "" : "=" + command->signal_target;
+      const std::string error = net::control::send_signal(command->signal + target);
       return error.empty() ? 0 : fail(program, error);
     }
-    case config::Action::kRun:
+    case Kind::kRun:
+      config::hide_secrets(argc, argv);
       return serve(command->options, command->warnings, argv0, program);
   }
   return 1;

@@ -198,6 +198,7 @@ void Shard::publish() {
     }
   };
   if (rules.interest_first) publish_interest();
+  if (rules.interest_first && rules.between_publishes) rules.between_publishes();
   if (!interest_stuck_ || !rules.hold_stuck_output) {
     for (Peer& peer : peers_) {
       if (peer.out != nullptr && peer.out->delivery.unpublished()) {
@@ -206,7 +207,10 @@ void Shard::publish() {
       }
     }
   }
-  if (!rules.interest_first) publish_interest();
+  if (!rules.interest_first) {
+    if (rules.between_publishes) rules.between_publishes();
+    publish_interest();
+  }
   bool any = false;
   for (const Peer& peer : peers_) any |= peer.published;
   if (!any) return;

@@ -64,6 +64,7 @@ struct CrossingRules {
   bool hold_stuck_output = true;    // rule 2
   bool repick = true;               // rule 3
   bool overflow_in_order = true;    // rule 4: what overflows goes behind what overflowed before
+  std::function<void()> between_publishes;  // what another shard may do just then
 };
 
 class Shard final : public ReleaseSink {

@@ -1,0 +1,160 @@
+// N shards of one server, driven by hand in one thread: every interleaving of their turns can be written down.
+//
+// A Client's send() waits until its shard's next acquire; what the shard sends lands in received. A turn may be taken in its steps
+// (acquire, drain, think, finish, flush) to put another shard's turn in between.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/client_session.h"
+#include "core/shard.h"
+
+namespace peregrine::test {
+
+class ImmediateWorkers final : public core::Workers {
+ public:
+  void run(std::function<void()> work) override { work(); }
+};
+
+struct Client {
+  uint32_t shard = 0;
+  core::Session* session = nullptr;  // null once the server has closed
+  std::string pending;               // written by the client, not yet acquired
+  std::string received;              // written by the server
+  bool closed = false;
+  bool reads = true;                 // false: it takes nothing, its outbox fills
+
+  void send(std::string_view text) { pending.append(text); }
+  // Takes what has been received so far.
+  std::string take() { return std::exchange(received, {}); }
+};
+
+class Machine {
+ public:
+  explicit Machine(uint32_t shards, config::Options options = {}, uint32_t ring_bytes = 64 * 1024)
+      : server(std::move(options), {.id = "NTEST", .name = "test"}, {1, 2}, log, workers),
+        rings_(shards, ring_bytes, ring_bytes) {
+    for (uint32_t n = 0; n < shards; ++n) {
+      shards_.push_back(std::make_unique<core::Shard>(server, n, shards, &rings_, 42 + n, now_ns, now_ns));
+      shards_.back()->set_waker([] {});
+      server.shards.push_back(shards_.back().get());
+    }
+    acquired_.resize(shards);
+  }
+
+  // A connected client (INFO taken), quiet unless `connect` says otherwise.
+  Client& connect(uint32_t shard, std::string_view connect = R"({"verbose":false,"pedantic":false,"headers":true,"no_responders":true})") {
+    clients_.push_back(std::make_unique<Client>());
+    Client& client = *clients_.back();
+    client.shard = shard;
+    core::Shard& on = *shards_[shard];
+    on.begin_turn(now_ns, now_ns);
+    client.session = on.open_client(static_cast<uint32_t>(clients_.size() - 1), "127.0.0.1", 1);
+    if (!connect.empty()) client.send("CONNECT " + std::string(connect) + "\r\n");
+    turn(shard);
+    client.take();
+    return client;
+  }
+
+  void turn(uint32_t shard) {
+    acquire(shard);
+    drain(shard);
+    think(shard);
+    finish(shard);
+    flush(shard);
+  }
+  // Turns of all shards until nothing moves any more.
+  void settle() {
+    for (int quiet = 0, turns = 0; quiet < 3 && turns < 100'000; ++turns) {
+      const std::string before = fingerprint();
+      for (uint32_t n = 0; n < shards_.size(); ++n) turn(n);
+      quiet = fingerprint() == before ? quiet + 1 : 0;
+    }
+  }
+
+  void acquire(uint32_t shard) {
+    shards_[shard]->begin_turn(now_ns, now_ns);
+    for (auto& client : clients_) {
+      if (client->shard != shard || client->pending.empty() || client->session == nullptr || client->session->held()) continue;
+      acquired_[shard].push_back({client.get(), std::exchange(client->pending, {})});
+    }
+  }
+  void drain(uint32_t shard) { shards_[shard]->drain_rings(); }
+  void think(uint32_t shard) {
+    for (auto& [client, bytes] : acquired_[shard]) {
+      if (client->session != nullptr) client->session->feed(bytes);
+    }
+    acquired_[shard].clear();
+  }
+  void finish(uint32_t shard) { shards_[shard]->end_turn(); }
+  void flush(uint32_t shard) {
+    core::Shard& on = *shards_[shard];
+    if (on.output_stuck() && on.rules.hold_stuck_output) return;
+    std::vector<core::Session*> dirty;
+    dirty.swap(on.dirty());
+    for (core::Session* session : dirty) {
+      session->dirty = false;
+      Client& client = *clients_[session->conn];
+      if (session->gone()) continue;
+      if (session->held_by(core::kHoldRing) && !session->abort()) continue;
+      if (client.reads) take_output(*session, client);
+      if (session->closing() && (session->abort() || session->outbox.empty())) {
+        client.closed = true;
+        client.session = nullptr;
+        on.closed(*session, core::CloseReason::kClientClosed);
+      }
+    }
+  }
+
+  void hang_up(Client& client) {
+    core::Session* session = std::exchange(client.session, nullptr);
+    if (session != nullptr) shards_[client.shard]->closed(*session, core::CloseReason::kClientClosed);
+  }
+
+  void pass(int64_t ns) { now_ns += ns; }
+  core::Shard& shard(uint32_t n) { return *shards_[n]; }
+  void set_rules(const std::function<void(core::CrossingRules&)>& change) {
+    for (auto& shard : shards_) change(shard->rules);
+  }
+
+  core::NullLog log;
+  ImmediateWorkers workers;
+  int64_t now_ns = 1'000'000'000'000;
+  core::Server server;
+
+ private:
+  static void take_output(core::Session& session, Client& client) {
+    while (!session.outbox.empty()) {
+      iovec iov[8];
+      const size_t n = session.outbox.gather(iov, 8, 1 << 20);
+      size_t bytes = 0;
+      for (size_t i = 0; i < n; ++i) {
+        client.received.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
+        bytes += iov[i].iov_len;
+      }
+      session.outbox.consume(bytes);
+    }
+  }
+  std::string fingerprint() const {
+    std::string text;
+    for (const auto& client : clients_) {
+      text += std::to_string(client->received.size()) + "," + std::to_string(client->pending.size()) + ";";
+    }
+    for (const auto& shard : shards_) {
+      const core::ShardSnapshot s = shard->snapshot();
+      text += std::to_string(s.rings.records_in) + "," + std::to_string(s.rings.overflow_pending) + ";";
+    }
+    return text;
+  }
+
+  core::RingMatrix rings_;
+  std::vector<std::unique_ptr<core::Shard>> shards_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  std::vector<std::vector<std::pair<Client*, std::string>>> acquired_;
+};
+
+}  // namespace peregrine::test
