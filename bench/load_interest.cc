@@ -139,32 +139,76 @@ class ChurnRun {
 
 json run_churn(const Environment& env, const ChurnPlan& plan) { return ChurnRun(env, plan).run(); }
 
+namespace {
+
+// Connections as real clients keep them: nothing of their own, but every PING gets its PONG.
+class IdleCrowd {
+ public:
+  IdleCrowd() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
+  ~IdleCrowd() { close(epoll_); }
+
+  void dial(const Target& target) {
+    connections_.push_back(std::make_unique<Connection>(target, "sub 0"));
+    epoll_event e{};
+    e.events = EPOLLIN;
+    e.data.ptr = connections_.back().get();
+    epoll_ctl(epoll_, EPOLL_CTL_ADD, connections_.back()->fd(), &e);
+  }
+
+  void live(double seconds) {
+    const uint64_t until = now_ns() + static_cast<uint64_t>(seconds * 1e9);
+    for (uint64_t now; (now = now_ns()) < until;) {
+      epoll_event events[64];
+      const int n = epoll_wait(epoll_, events, 64, static_cast<int>((until - now) / 1'000'000) + 1);
+      for (int i = 0; i < n; ++i) answer(*static_cast<Connection*>(events[i].data.ptr));
+    }
+  }
+
+  // Alive, not merely connected: every hundredth is asked.
+  void check() {
+    for (size_t i = 0; i < connections_.size(); i += 100) connections_[i]->flush();
+  }
+
+  const std::string& server_info() const { return connections_[0]->server_info(); }
+
+ private:
+  static void answer(Connection& connection) {
+    char buffer[16 * 1024];
+    const std::string_view text(buffer, connection.read_some(buffer, sizeof buffer));
+    if (text.find("-ERR") != text.npos) throw Failure("an idle connection was told " + std::string(text));
+    for (size_t at = 0; (at = text.find("PING\r\n", at)) != text.npos; at += 6) connection.write_all("PONG\r\n");
+  }
+
+  int epoll_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+};
+
+}  // namespace
+
 json run_idle(const Environment& env, const IdlePlan& plan) {
-  std::vector<std::unique_ptr<Connection>> connections;
-  const auto introduction = std::string("sub 0");
-  // The first connection brings up what a server builds once; it is not counted.
-  const Connection first(env.target, introduction);
-  usleep(200'000);
+  IdleCrowd crowd;
+  crowd.dial(env.target);  // brings up what a server builds once; not counted
+  crowd.live(0.2);
   const Memory before = env.probe.memory();
   const Sample dial_begin = env.probe.sample();
-  for (uint32_t i = 0; i < plan.connections; ++i) connections.push_back(std::make_unique<Connection>(env.target, introduction));
+  for (uint32_t i = 0; i < plan.connections; ++i) {
+    crowd.dial(env.target);
+    if (i % 256 == 255) crowd.live(0);
+  }
   const Sample dial_end = env.probe.sample();
-  usleep(static_cast<useconds_t>(plan.settle_s * 1e6));
+  crowd.live(plan.settle_s);
   const Memory after = env.probe.memory();
   const Sample begin = env.probe.sample();
-  usleep(static_cast<useconds_t>(env.duration_s * 1e6));
+  crowd.live(env.duration_s);
   const Sample end = env.probe.sample();
 
   json result = {{"window", window_json(env, begin, end, 0, 0)}};
   if (plan.connections > 0) {
     result["dialling"] = window_json(env, dial_begin, dial_end, plan.connections, 0);
     result["memory"] = memory_json(before, after, plan.connections);
-    // Alive, not merely connected: every hundredth answers.
-    if (!env.target.raw) {
-      for (size_t i = 0; i < connections.size(); i += 100) connections[i]->flush();
-    }
+    if (!env.target.raw) crowd.check();
   }
-  if (!env.target.raw) result["server_info"] = json::parse(first.server_info(), nullptr, false);
+  if (!env.target.raw) result["server_info"] = json::parse(crowd.server_info(), nullptr, false);
   return result;
 }
 

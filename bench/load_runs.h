@@ -71,7 +71,7 @@ nlohmann::json run_churn(const Environment& env, const ChurnPlan& plan);
 
 struct IdlePlan {
   uint32_t connections = 10'000;
-  double settle_s = 2.0;
+  double settle_s = 4.0;  // the first PING of most servers comes within two seconds
 };
 nlohmann::json run_idle(const Environment& env, const IdlePlan& plan);
 
