@@ -495,7 +495,10 @@ async def auth_failure():
         broker = await Broker.start(*args)
         for option in options:
             await refused(broker, **option)
-        equal((await broker.monitor("/varz"))["connections"], 0)
+
+        async def gone():
+            return (await broker.monitor("/varz"))["connections"] == 0
+        await wait_for("end of the refused connections in /varz", gone)
         await broker.stop()
 
 
