@@ -112,6 +112,8 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
         result = json.loads(done.stdout)
     except ValueError:
         result = {"ok": False, "error": (done.stderr.strip() or f"load ended with {done.returncode}")[-300:]}
+    if server.crash:
+        result = {"ok": False, "error": "; ".join(filter(None, [str(result.get("error", "")), f"the server {server.crash}"]))}
     result["pace_ns"] = pace
     result["machine"] = watch.busy_ticks()
     return result

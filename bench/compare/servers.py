@@ -41,6 +41,7 @@ class Server:
         self.pid: Optional[int] = None
         self._cores = cores
         self._config = config
+        self.crash = ""  # after the with block: how it ended, if not in peace
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._dir: Optional[tempfile.TemporaryDirectory[str]] = None
 
@@ -114,6 +115,10 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+                self.crash = "did not end within 10 s of SIGTERM"
+        code = self._process.returncode if self._process else 0
+        if code < 0 and code != -signal.SIGTERM and not self.crash:
+            self.crash = f"ended by {signal.Signals(-code).name}"
         if self._dir:
             self._dir.cleanup()
             self._dir = None
