@@ -87,8 +87,8 @@ void MatchCache::clear() {
   for (Slot& slot : slots_) {
     if (slot.block != nullptr) std::free(slot.block);
   }
-  slots_ = {};
-  doorkeeper_ = {};
+  std::vector<Slot>().swap(slots_);
+  std::vector<uint64_t>().swap(doorkeeper_);
   set_mask_ = size_ = bytes_ = door_set_ = 0;
 }
 

@@ -111,23 +111,30 @@ class MatchCache {
       else slot.heat--;
     }
     if (bytes_ + bytes > kMaxBytes) return nullptr;
+    Slot* victim = find_victim(hash, stale);
+    if (victim == nullptr && slots_.size() < kMaxSlots && size_ * 4 >= slots_.size()) {
+      grow();  // a crowded neighbourhood in a table that is not empty: better than losing a hot one
+      victim = find_victim(hash, stale);
+    }
+    if (victim == nullptr) {
+      set_of(hash)[hand_++ % kWays].heat--;  // all are above 0
+      return nullptr;
+    }
+    if (victim->block != nullptr) drop(*victim);
+    return victim;
+  }
+
+  template <class Stale>
+  Slot* find_victim(uint64_t hash, Stale&& stale) {
     Slot* const set = set_of(hash);
     Slot* victim = nullptr;
     for (size_t way = 0; way < kWays; way++) {
       Slot& slot = set[way];
       // Same hash: an older version of this match, or the one collision in 2^64.
-      if (slot.block == nullptr || slot.hash == hash || stale(slot)) {
-        victim = &slot;
-        if (slot.hash == hash) break;
-      } else if (slot.heat == 0 && victim == nullptr) {
-        victim = &slot;
-      }
+      if (slot.hash == hash && slot.block != nullptr) return &slot;
+      if (slot.block == nullptr || stale(slot)) victim = &slot;
+      else if (slot.heat == 0 && victim == nullptr) victim = &slot;
     }
-    if (victim == nullptr) {
-      set[hand_++ % kWays].heat--;  // all are above 0
-      return nullptr;
-    }
-    if (victim->block != nullptr) drop(*victim);
     return victim;
   }
 

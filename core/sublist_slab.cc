@@ -1,5 +1,7 @@
 #include "core/sublist_slab.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cassert>
@@ -8,21 +10,35 @@
 #include <new>
 
 namespace peregrine::core {
+namespace {
 
-EntrySlab::EntrySlab() {
-  roomy_.fill(kNone);
+void* allocate_chunk(size_t bytes) {
+  if (bytes < kMaxChunkBytes) {
+    void* chunk = std::malloc(bytes);
+    if (chunk == nullptr) throw std::bad_alloc();
+    return chunk;
+  }
+  void* chunk = std::aligned_alloc(kMaxChunkBytes, bytes);
+  if (chunk == nullptr) throw std::bad_alloc();
+  madvise(chunk, bytes, MADV_HUGEPAGE);  // a hint: refused where there are none
+  return chunk;
 }
 
-EntrySlab::~EntrySlab() {
+}  // namespace
+
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+Slab<kUnit, kMaxCell, kMinChunk>::~Slab() {
   for (char* base : bases_) std::free(base);
   for (void* cell : large_) std::free(cell);
 }
 
-bool EntrySlab::has_room(const Chunk& chunk) const {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+bool Slab<kUnit, kMaxCell, kMinChunk>::has_room(const Chunk& chunk) const {
   return chunk.free_unit != kNone || (size_t{chunk.used_units} + chunk.cell_units) * kUnit <= chunk.bytes;
 }
 
-void EntrySlab::link(uint32_t index) {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+void Slab<kUnit, kMaxCell, kMinChunk>::link(uint32_t index) {
   Chunk& chunk = chunks_[index];
   uint32_t& head = roomy_[chunk.cell_units];
   chunk.previous = kNone;
@@ -31,7 +47,8 @@ void EntrySlab::link(uint32_t index) {
   head = index;
 }
 
-void EntrySlab::unlink(uint32_t index) {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+void Slab<kUnit, kMaxCell, kMinChunk>::unlink(uint32_t index) {
   Chunk& chunk = chunks_[index];
   if (chunk.previous != kNone) chunks_[chunk.previous].next = chunk.next;
   else roomy_[chunk.cell_units] = chunk.next;
@@ -39,7 +56,8 @@ void EntrySlab::unlink(uint32_t index) {
   chunk.next = chunk.previous = kNone;
 }
 
-uint32_t EntrySlab::add_chunk(uint32_t cell_units) {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+uint32_t Slab<kUnit, kMaxCell, kMinChunk>::add_chunk(uint32_t cell_units) {
   uint32_t index;
   if (!spare_chunks_.empty()) {
     index = spare_chunks_.back();
@@ -50,12 +68,11 @@ uint32_t EntrySlab::add_chunk(uint32_t cell_units) {
     chunks_.emplace_back();
     bases_.push_back(nullptr);
   }
-  const uint32_t doublings = std::min<uint32_t>(class_chunks_[cell_units], 9);
-  const size_t bytes = std::min(kMinChunkBytes << doublings, kMaxChunkBytes);
-  // Chunk 0 gives its first unit away so that no reference is 0.
-  bases_[index] = static_cast<char*>(std::malloc(bytes));
-  if (bases_[index] == nullptr) throw std::bad_alloc();
+  const uint32_t doublings = std::min<uint32_t>(class_chunks_[cell_units], 20);
+  const size_t bytes = std::min(kMinChunk << doublings, kMaxChunkBytes);
+  bases_[index] = static_cast<char*>(allocate_chunk(bytes));
   bytes_ += bytes;
+  // Chunk 0 gives its first unit away so that no reference is 0.
   chunks_[index] = {.bytes = static_cast<uint32_t>(bytes),
                     .used_units = index == 0 ? 1u : 0u,
                     .cell_units = static_cast<uint16_t>(cell_units)};
@@ -64,8 +81,9 @@ uint32_t EntrySlab::add_chunk(uint32_t cell_units) {
   return index;
 }
 
-EntrySlab::Ref EntrySlab::allocate(size_t bytes) {
-  if (bytes <= kMaxCellBytes) [[likely]] {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>::allocate(size_t bytes) {
+  if (bytes <= kMaxCell) [[likely]] {
     const auto cell_units = static_cast<uint32_t>((bytes + kUnit - 1) / kUnit);
     uint32_t index = roomy_[cell_units];
     if (index == kNone) index = add_chunk(cell_units);
@@ -99,7 +117,8 @@ EntrySlab::Ref EntrySlab::allocate(size_t bytes) {
   return kLarge | index;
 }
 
-void EntrySlab::release(Ref ref, size_t bytes) {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+void Slab<kUnit, kMaxCell, kMinChunk>::release(Ref ref, size_t bytes) {
   if (ref & kLarge) {
     const uint32_t index = ref & ~kLarge;
     std::free(large_[index]);
@@ -107,8 +126,8 @@ void EntrySlab::release(Ref ref, size_t bytes) {
     spare_large_.push_back(index);
     bytes_ -= bytes;
     if (spare_large_.size() == large_.size()) {
-      large_ = {};
-      spare_large_ = {};
+      std::vector<void*>().swap(large_);
+      std::vector<uint32_t>().swap(spare_large_);
     }
     return;
   }
@@ -124,7 +143,7 @@ void EntrySlab::release(Ref ref, size_t bytes) {
   if (chunk.live > 0) return;
   // One empty chunk of a class is kept while it is the only one with room, or a lone subscription that comes and goes would
   // allocate every time; it is small unless the class was large.
-  if (chunk.bytes == kMinChunkBytes) return;
+  if (chunk.bytes == kMinChunk && kMinChunk < kMaxChunkBytes) return;
   unlink(index);
   class_chunks_[chunk.cell_units]--;
   std::free(bases_[index]);
@@ -133,9 +152,13 @@ void EntrySlab::release(Ref ref, size_t bytes) {
   spare_chunks_.push_back(index);
 }
 
-uint64_t EntrySlab::memory_bytes() const {
+template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
+uint64_t Slab<kUnit, kMaxCell, kMinChunk>::memory_bytes() const {
   return bytes_ + bases_.capacity() * sizeof(char*) + chunks_.capacity() * sizeof(Chunk) +
          (spare_chunks_.capacity() + spare_large_.capacity()) * sizeof(uint32_t) + large_.capacity() * sizeof(void*);
 }
+
+template class Slab<8, 512, 1024>;
+template class Slab<8192, 65536, kMaxChunkBytes>;
 
 }  // namespace peregrine::core

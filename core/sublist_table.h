@@ -1,6 +1,6 @@
-// Open-addressing hash index in segments: no insert ever rehashes more than one segment (8192 slots, tens of microseconds), so
+// Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds), so
 // ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a directory; a
-// full segment is rebuilt a quarter larger, and at kMaxSegmentSlots split in two. Load stays between 0.4 and 0.8 at every size.
+// full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.4 and 0.8 at every size.
 //
 // Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks behind a slot at
 // the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed; the caller tells them apart.
@@ -11,8 +11,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
+
+#include "core/sublist_slab.h"
 
 namespace peregrine::core {
 
@@ -26,7 +29,9 @@ class SlotTable {
 
   uint64_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  uint64_t memory_bytes() const { return bytes_ + directory_.capacity() * sizeof(Segment); }
+  uint64_t memory_bytes() const {
+    return bytes_ + directory_.capacity() * sizeof(Segment) + (huge_ == nullptr ? 0 : sizeof(*huge_) + huge_->memory_bytes());
+  }
 
   void prefetch(uint32_t tag) const {
     if (size_ == 0) return;
@@ -101,17 +106,21 @@ class SlotTable {
 
  private:
   static constexpr uint32_t kMinSegmentSlots = 8;
-  static constexpr uint32_t kMaxSegmentSlots = 8192;
+  static constexpr size_t kHugeFrom = 16384;   // bytes of a segment
+  static constexpr uint32_t kHugeDepth = 4;    // sixteen segments: half a megabyte and more
   static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
 
   struct Block {
     uint32_t count;
     uint32_t depth;  // how many tag bits all entries of this segment share
-    uint64_t unused;
+    SegmentSlab::Ref ref;  // 0 = from malloc
+    uint32_t unused;
     Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
     const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
   };
   static_assert(sizeof(Block) == 16 && alignof(Slot) <= 16);
+
+  static constexpr uint32_t kMaxSegmentSlots = static_cast<uint32_t>((65536 - sizeof(Block)) / sizeof(Slot));
 
   struct Segment {
     Block* block;
@@ -130,17 +139,34 @@ class SlotTable {
   }
 
   Segment make_segment(uint32_t capacity, uint32_t depth) {
-    const size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
-    auto* block = static_cast<Block*>(std::calloc(1, bytes));
-    if (block == nullptr) throw std::bad_alloc();
+    size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
+    Block* block;
+    if (bytes > kHugeFrom && depth >= kHugeDepth) {
+      // A large table: slots in huge pages.
+      if (huge_ == nullptr) huge_ = std::make_unique<SegmentSlab>();
+      bytes = std::min<size_t>((bytes + 8191) & ~size_t{8191}, 65536);
+      capacity = static_cast<uint32_t>((bytes - sizeof(Block)) / sizeof(Slot));
+      const SegmentSlab::Ref ref = huge_->allocate(bytes);
+      block = static_cast<Block*>(huge_->at(ref));
+      std::memset(static_cast<void*>(block), 0, bytes);
+      block->ref = ref;
+    } else {
+      block = static_cast<Block*>(std::calloc(1, bytes));
+      if (block == nullptr) throw std::bad_alloc();
+      bytes_ += bytes;
+    }
     block->depth = depth;
-    bytes_ += bytes;
     return {block, capacity};
   }
 
   void free_segment(const Segment& segment) {
-    bytes_ -= sizeof(Block) + size_t{segment.capacity} * sizeof(Slot);
-    std::free(segment.block);
+    const size_t bytes = sizeof(Block) + size_t{segment.capacity} * sizeof(Slot);
+    if (segment.block->ref != 0) {
+      huge_->release(segment.block->ref, bytes);
+    } else {
+      bytes_ -= bytes;
+      std::free(segment.block);
+    }
   }
 
   void place(const Segment& segment, const Slot& slot) {
@@ -215,14 +241,16 @@ class SlotTable {
       const bool last_entry = i + 1 == directory_.size() || directory_[i + 1].block != directory_[i].block;
       if (last_entry) free_segment(directory_[i]);
     }
-    directory_ = {};
+    std::vector<Segment>().swap(directory_);
     depth_ = 0;
+    huge_.reset();
   }
 
   std::vector<Segment> directory_;
   uint32_t depth_ = 0;
   uint64_t size_ = 0;
-  uint64_t bytes_ = 0;
+  uint64_t bytes_ = 0;  // of segments from malloc
+  std::unique_ptr<SegmentSlab> huge_;
 };
 
 }  // namespace peregrine::core

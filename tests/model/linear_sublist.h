@@ -70,7 +70,7 @@ class LinearSublist {
   }
 
   void set_remote(uint32_t shard, std::string_view subject, bool interested) {
-    if (interested) remote_.insert({std::string(subject), shard});
+    if (interested) remote_[{std::string(subject), shard}] = split(subject);
     else remote_.erase({std::string(subject), shard});
   }
 
@@ -96,8 +96,8 @@ class LinearSublist {
         weights[{each.subject, each.queue}];
       }
     }
-    for (const auto& [pattern, shard] : remote_) {
-      if (matches(split(pattern), tokens)) shards |= core::ShardSet{1} << shard;
+    for (const auto& [key, pattern] : remote_) {
+      if (matches(pattern, tokens)) shards |= core::ShardSet{1} << key.second;
     }
     for (const auto& [key, per_shard] : remote_queues_) {
       if (!matches(split(key.first), tokens)) continue;
@@ -178,7 +178,7 @@ class LinearSublist {
   }
 
   std::vector<Listed> subs_;
-  std::set<std::pair<std::string, uint32_t>> remote_;
+  std::map<std::pair<std::string, uint32_t>, std::vector<std::string>> remote_;  // (subject, shard) -> tokens
   std::map<GroupKey, std::map<uint32_t, uint32_t>> remote_queues_;
   core::Sublist other_shard_;
   std::map<GroupKey, uint64_t> ids_;
