@@ -21,6 +21,7 @@ constexpr size_t kDetachSlice = 512;          // subscriptions withdrawn per tur
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kGatewayReply = "_GR_.";
+constexpr std::string_view kOldGatewayReply = "$GR.";
 constexpr std::string_view kRaft = "$NRG.";
 constexpr std::string_view kServiceReply = "_R_.";
 constexpr std::string_view kJetStreamAck = "$JS.ACK.";
@@ -146,12 +147,15 @@ void ClientSession::feed(std::string_view in) {
     switch (operation.kind) {
       case Operation::Kind::kPub:
       case Operation::Kind::kHpub:
+        last_in_ns_ = last_activity_ns_;
         on_pub(operation);
         break;
       case Operation::Kind::kSub:
+        last_in_ns_ = last_activity_ns_;
         on_sub(operation);
         break;
       case Operation::Kind::kUnsub:
+        last_in_ns_ = last_activity_ns_;
         on_unsub(operation);
         break;
       case Operation::Kind::kPing:
@@ -222,6 +226,7 @@ void ClientSession::on_connect(std::string_view text) {
   if (!json.is_object()) return fail(ParseStatus::kBadArguments, text);
 
   Credentials credentials;
+  if (connect_received_ && connected_ != nullptr) credentials = connected_->credentials;
   std::string nkey, jwt, sig, account_name;
   bool wants_headers = headers, wants_no_responders = no_responders, new_account = false, tls = false;
   std::string name, lang, version;
@@ -249,7 +254,7 @@ void ClientSession::on_connect(std::string_view text) {
   if (!good) return fail(ParseStatus::kBadArguments, text);
 
   rtt_ns_ = std::max<int64_t>(shard.now_ns() - start_ns_, 1);
-  rtt_at_ns_ = shard.now_ns();
+  rtt_at_ns_ = 0;  // an estimate: the first ping measures
   headers = wants_headers && !shard.server().options.no_header_support;
   no_responders = wants_no_responders;
   if (connect_received_) {
@@ -266,6 +271,7 @@ void ClientSession::on_connect(std::string_view text) {
 
   const Auth& auth = shard.server().auth;
   credentials.nkey_or_jwt = !nkey.empty();
+  if (auth.required()) connected().credentials = credentials;
   Auth::Plan plan = auth.plan(credentials);
   if (plan.refused) return auth_violation(credentials.user);
   if (!account_name.empty() || new_account) return auth_violation(credentials.user);
@@ -352,12 +358,12 @@ void ClientSession::on_pub(const Operation& operation) {
   if (permissions != nullptr && !permissions->may_publish(operation.subject, shard.now_ns())) [[unlikely]] {
     return permission_violation("Publish", operation.subject, {});
   }
-  if (first == '$' && operation.subject.starts_with(kRaft)) [[unlikely]] {
+  if (first == '$' && (operation.subject.starts_with(kRaft) || operation.subject.starts_with(kOldGatewayReply))) [[unlikely]] {
     return permission_violation("Publish", operation.subject, {});
   }
   if (!operation.reply.empty() && (operation.reply[0] == '_' || operation.reply[0] == '$') &&
       is_reserved_reply(operation.reply)) [[unlikely]] {
-    send_error(fmt::format("Permissions Violation for Publish with Reply of \"{}\"", operation.reply));
+    send_error(fmt::format("Permissions Violation for Publish with Reply of {}", quote(operation.reply)));
     shard.server().log.error("{} - Publish Violation - Reply {}", label(), quote(operation.reply));
     return;
   }
@@ -381,15 +387,13 @@ void ClientSession::send_no_responders(const Operation& operation) {
     const size_t size = 32 + operation.subject.size();
     send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", operation.reply, sub->sid(), size, size,
                      operation.subject));
-    ++sub->delivered;
-    if (sub->limited && sub->delivered >= shard.subscription_limit(*sub)) shard.remove_subscription(*sub);
     return;
   }
 }
 
 void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue) {
-  std::string text = fmt::format("Permissions Violation for {} to \"{}\"", what, subject);
-  if (!queue.empty()) text += fmt::format(" using queue \"{}\"", queue);
+  std::string text = fmt::format("Permissions Violation for {} to {}", what, quote(subject));
+  if (!queue.empty()) text += fmt::format(" using queue {}", quote(queue));
   send_error(text);
   shard.server().log.error("{} - {} Violation - User {}, Subject {}", label(), what, quote(user()), quote(subject));
 }
@@ -405,7 +409,7 @@ void ClientSession::on_sub(const Operation& operation) {
   }
   if (options.max_subscription_tokens > 0 &&
       count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
-    send_error(fmt::format("Permissions Violation for Subscription to \"{}\", too many tokens", operation.subject));
+    send_error(fmt::format("Permissions Violation for Subscription to {}, too many tokens", quote(operation.subject)));
     shard.server().log.error("{} - Subscription Violation Too Many Tokens - User {}, Subject {}", label(), quote(user()),
                              quote(operation.subject));
     return;
@@ -458,7 +462,7 @@ bool ClientSession::detach_slice() {
 void ClientSession::on_ping() {
   if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PING");
   send(kPong);
-  last_ping_in_ns_ = shard.now_ns();
+  last_in_ns_ = shard.now_ns();
   if (!connect_received_ || first_pong_sent_) return;
   first_pong_sent_ = true;
   if (protocol_ >= 1) send(shard.server().info_line(cid, ip(), account->name));
@@ -506,8 +510,8 @@ void ClientSession::on_timer() {
   if (now >= ping_due_ns_) {
     parser_.release_memory();
     const int64_t interval = options.ping_interval.count();
-    const bool need_rtt = rtt_ns_ == 0 || now - rtt_at_ns_ > kRttMaxAgeNs;
-    const bool active = now - last_activity_ns_ < interval || now - last_ping_in_ns_ < interval;
+    const bool need_rtt = rtt_ns_ == 0 || rtt_at_ns_ == 0 || now - rtt_at_ns_ > kRttMaxAgeNs;
+    const bool active = last_in_ns_ != 0 && now - last_in_ns_ < interval;
     if (!active || need_rtt) {
       if (pings_out_ + 1 > options.ping_max) {
         log.debug("{} - Stale Client Connection - Closing", label());

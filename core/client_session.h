@@ -39,6 +39,7 @@ class ClientSession final : public Session {
   // What CONNECT said that is not needed per message.
   struct Connected {
     std::string name, lang, version, user;
+    Credentials credentials;  // a second CONNECT may leave out what the first one said
   };
 
   void on_connect(std::string_view json);
@@ -72,7 +73,7 @@ class ClientSession final : public Session {
   int protocol_ = 0;
   int64_t ping_due_ns_ = INT64_MAX;
   int64_t ping_sent_ns_ = 0;
-  int64_t last_ping_in_ns_ = 0;
+  int64_t last_in_ns_ = 0;              // data or a PING: no need to ping soon
   int64_t rtt_ns_ = 0;
   int64_t rtt_at_ns_ = 0;
 };

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <tuple>
 
 #include "config/flags.h"
 #include "core/cpuset.h"
@@ -81,6 +82,15 @@ std::string join(const std::vector<int>& numbers) {
 
 std::string host_port(const std::string& host, int port) {
   return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+// client_advertise: host[:port], as INFO shows it.
+std::pair<std::string, int> advertised(const std::string& text, int own_port) {
+  const size_t colon = text.rfind(':');
+  const bool has_port = colon != std::string::npos && (text.find(':') == colon || text[colon - 1] == ']');
+  std::string host = has_port ? text.substr(0, colon) : text;
+  if (host.size() > 1 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  return {host, has_port ? std::atoi(text.c_str() + colon + 1) : own_port};
 }
 
 // The control thread's view of a running server.
@@ -208,6 +218,12 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   }
   ArenaWorkers workers(static_cast<int>(allowed.cpus.size() / 2));
   core::Server server(options, identity, key, *log, workers);
+
+  if (!options.client_advertise.empty()) {
+    core::ServerInfo info = server.info();
+    std::tie(info.host, info.port) = advertised(options.client_advertise, options.port);
+    server.set_info(std::move(info));
+  }
 
   net::BrokerPlan broker_plan;
   broker_plan.shards = plan.shards;

@@ -65,19 +65,20 @@ bool same_verb(std::string_view text, std::string_view upper) {
 struct Verb {
   std::string_view name;
   Operation::Kind kind;
-  bool needs_blank;  // a blank must follow; else the rest of the line is swallowed
+  bool needs_blank;  // a blank must follow the verb
+  bool arguments;    // else the rest of the line is swallowed
 };
 constexpr std::array<Verb, 10> kVerbs{{
-    {"PUB", Operation::Kind::kPub, true},
-    {"HPUB", Operation::Kind::kHpub, true},
-    {"SUB", Operation::Kind::kSub, true},
-    {"UNSUB", Operation::Kind::kUnsub, true},
-    {"CONNECT", Operation::Kind::kConnect, true},
-    {"PING", Operation::Kind::kPing, false},
-    {"PONG", Operation::Kind::kPong, false},
-    {"+OK", Operation::Kind::kOk, false},
-    {"-ERR", Operation::Kind::kErr, true},
-    {"INFO", Operation::Kind::kInfo, true},
+    {"PUB", Operation::Kind::kPub, true, true},
+    {"HPUB", Operation::Kind::kHpub, true, true},
+    {"SUB", Operation::Kind::kSub, true, true},
+    {"UNSUB", Operation::Kind::kUnsub, true, true},
+    {"CONNECT", Operation::Kind::kConnect, false, true},
+    {"PING", Operation::Kind::kPing, false, false},
+    {"PONG", Operation::Kind::kPong, false, false},
+    {"+OK", Operation::Kind::kOk, false, false},
+    {"-ERR", Operation::Kind::kErr, true, true},
+    {"INFO", Operation::Kind::kInfo, false, true},
 }};
 
 // The verb a line begins with; null when no verb can still become of it. `complete` tells whether the verb is there in full.
@@ -194,13 +195,13 @@ ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, 
   head_size += more;
   const Verb* verb = find_verb({head_bytes.data(), head_size}, complete);
   if (verb == nullptr) return ParseStatus::kUnknown;
-  if (complete && verb->needs_blank) {
+  if (complete && verb->arguments) {
     // Only what follows the verb and its blanks counts against the limit.
     const size_t line_size = partial_.size() + here;
     if (line_size > verb->name.size() + 2 + size_t{limits.max_control_line}) return ParseStatus::kControlLine;
   }
   if (lf == nullptr) {
-    if (complete && !verb->needs_blank) {
+    if (complete && !verb->arguments) {
       // PING and its kin swallow anything up to LF; keep the verb, drop the rest.
       if (partial_.size() < verb->name.size()) partial_.append(in.substr(0, verb->name.size() - partial_.size()));
       swallowed_ = true;
@@ -210,7 +211,7 @@ ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, 
     in.remove_prefix(here);
     return ParseStatus::kMore;
   }
-  partial_.append(in.substr(0, complete && !verb->needs_blank ? std::min(here, size_t{8}) : here));
+  partial_.append(in.substr(0, complete && !verb->arguments ? std::min(here, size_t{8}) : here));
   in.remove_prefix(here + 1);
   swallowed_ = false;
   held_.swap(partial_);  // the operation's views point into held_ until the next call
@@ -237,6 +238,9 @@ ParseStatus Parser::take_payload(std::string_view& in, Operation& operation) {
   const size_t n = std::min(wanted, in.size());
   partial_.append(in.substr(0, n));
   in.remove_prefix(n);
+  // A wrong end is refused at its first byte: the rest may never come.
+  const size_t body = front + payload_size_;
+  if (partial_.size() > body && partial_[body] != '\r') return ParseStatus::kUnknown;
   if (n < wanted) return ParseStatus::kMore;
   state_ = State::kLine;
   held_.swap(partial_);
@@ -257,9 +261,9 @@ ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits
   const Verb* verb = line.empty() ? nullptr : find_verb(line, complete);
   if (verb == nullptr || !complete) return ParseStatus::kUnknown;
   operation.kind = verb->kind;
-  if (!verb->needs_blank) return ParseStatus::kOperation;
+  if (!verb->arguments) return ParseStatus::kOperation;
 
-  std::string_view args = line.substr(verb->name.size() + 1);
+  std::string_view args = line.substr(verb->name.size());
   while (!args.empty() && is_blank(args.front())) args.remove_prefix(1);
   if (args.ends_with('\r')) args.remove_suffix(1);
   if (args.size() > limits.max_control_line) return ParseStatus::kControlLine;

@@ -73,7 +73,7 @@ ServerInfo Server::info() const {
 
 bool Server::admit_client() {
   const int64_t before = clients_.fetch_add(1, std::memory_order_relaxed);
-  return options.max_connections < 0 || before < options.max_connections;
+  return before < options.max_connections;  // 0 and below: nobody
 }
 
 namespace {

@@ -5,6 +5,7 @@
 // Cost: arm and cancel O(1); advance O(ticks passed), with long sleeps skipped level by level.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -99,12 +100,18 @@ class TimerWheel {
   // (never later than the first timer).
   int64_t next_ns() const {
     if (armed_ == 0) return INT64_MAX;
+    int64_t first = INT64_MAX;
     for (int64_t t = tick_ + 1; t <= tick_ + kSlots; ++t) {
       const Timer& slot = slots_[0][t & kMask];
-      if (slot.next_ != &slot) return t * kTickNs;
-      if ((t & kMask) == 0) return next_cascade(t) * kTickNs;
+      if (slot.next_ != &slot) {
+        first = t;
+        break;
+      }
     }
-    return (tick_ + kSlots) * kTickNs;
+    // The next turn of the first level brings down what waits above it.
+    const int64_t wrap = ((tick_ >> kBits) + 1) << kBits;
+    if (first > wrap) first = std::min(first, next_cascade(wrap));
+    return first * kTickNs;
   }
 
   uint64_t armed() const { return armed_; }

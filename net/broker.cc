@@ -47,10 +47,11 @@ std::string Broker::start() {
   std::vector<std::future<std::string>> made;
   auto go = std::make_shared<std::promise<bool>>();
   std::shared_future<bool> may_run = go->get_future().share();
+  at_rest_ = std::make_shared<std::latch>(plan_.shards + 1);
   for (uint32_t n = 0; n < plan_.shards; ++n) {
     auto ready = std::make_shared<std::promise<std::string>>();
     made.push_back(ready->get_future());
-    threads_.emplace_back([this, n, ready, may_run] {
+    threads_.emplace_back([this, n, ready, may_run, at_rest = at_rest_] {
       // The main thread keeps the process's name: `--signal` finds a server by it.
       pthread_setname_np(pthread_self(), fmt::format("shard {}", n).c_str());
       std::string pinned;
@@ -78,7 +79,8 @@ std::string Broker::start() {
         }
       }
       reactors_[n]->run();
-      // The shard's sessions point into the backend's connections; both go on the thread that used them.
+      // Any shard may still be waking this one: the backends go when all have come to rest, on the thread that used them.
+      at_rest->arrive_and_wait();
       reactors_[n].reset();
     });
   }
@@ -137,6 +139,7 @@ void Broker::stop(int linger_ms) {
   const int64_t until = monotonic_ns() + int64_t{linger_ms} * 1'000'000;
   while (server_.clients() > 0 && monotonic_ns() < until) usleep(1000);
   for (auto& reactor : reactors_) reactor->stop();
+  at_rest_->count_down();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }

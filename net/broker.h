@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <expected>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <string>
 #include <thread>
@@ -49,14 +50,13 @@ class Broker {
   int core_of(uint32_t shard) const { return shard < plan_.cores.size() ? plan_.cores[shard] : -1; }
 
  private:
-  std::string run_shard(uint32_t shard, std::function<void(std::string)> started);
-
   core::Server& server_;
   BrokerPlan plan_;
   std::unique_ptr<core::RingMatrix> rings_;
   std::vector<std::unique_ptr<core::Shard>> shards_;
   std::vector<std::unique_ptr<Reactor>> reactors_;
   std::vector<std::thread> threads_;
+  std::shared_ptr<std::latch> at_rest_;  // all reactors have returned, and stop() has woken them all
   BackendReport report_;
 };
 
