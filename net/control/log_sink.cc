@@ -47,16 +47,15 @@ class TargetSink final : public spdlog::sinks::sink {
   void log(const spdlog::details::log_msg& message) override {
     std::lock_guard lock(mutex_);
     target_->write({from_spdlog(message.level), message.time, {message.payload.data(), message.payload.size()}});
-    const auto pool = pool_.lock();
-    if (pool == nullptr || pool->queue_size() == 0) target_->flush();  // else the next line is here already: collect
-    if (pool != nullptr) report_drops(*pool);
+    if (pool_ == nullptr || pool_->queue_size() == 0) target_->flush();  // else the next line is here already: collect
+    report_drops();
   }
 
   void flush() override {
     {
       std::lock_guard lock(mutex_);
       target_->flush();
-      if (const auto pool = pool_.lock()) report_drops(*pool);
+      report_drops();
       ++flushes_;
     }
     flushed_.notify_all();
@@ -71,7 +70,8 @@ class TargetSink final : public spdlog::sinks::sink {
     return flushed_.wait_until(lock, deadline, [&] { return flushes_ > beyond; });
   }
 
-  void set_pool(const std::shared_ptr<spdlog::details::thread_pool>& pool) {
+  // The queue whose thread calls log() and flush(); it outlives those calls, and nullptr follows when it is gone.
+  void set_pool(spdlog::details::thread_pool* pool) {
     std::lock_guard lock(mutex_);
     pool_ = pool;
   }
@@ -86,22 +86,24 @@ class TargetSink final : public spdlog::sinks::sink {
   void set_formatter(std::unique_ptr<spdlog::formatter>) override {}
 
  private:
-  void report_drops(spdlog::details::thread_pool& pool) {
+  void report_drops() {
+    if (pool_ == nullptr) return;
     const auto now = steady_clock::now();
     if (now < next_report_) return;
     next_report_ = now + std::chrono::seconds(1);
-    const uint64_t dropped = pool.overrun_counter();
+    const uint64_t dropped = pool_->overrun_counter();
     if (dropped == reported_) return;
     const std::string text = fmt::format("{} log lines dropped: they came faster than the log could be written", dropped - reported_);
     reported_ = dropped;
     target_->write({LogLevel::kWarn, std::chrono::system_clock::now(), text});
-    if (pool.queue_size() == 0) target_->flush();
+    if (pool_->queue_size() == 0) target_->flush();
   }
 
   mutable std::mutex mutex_;
   std::condition_variable flushed_;
   const std::unique_ptr<LogTarget> target_;
-  std::weak_ptr<spdlog::details::thread_pool> pool_;
+  // Not a shared_ptr: the writer thread must never be the one to destroy the pool that joins it.
+  spdlog::details::thread_pool* pool_ = nullptr;
   uint64_t flushes_ = 0;
   uint64_t reported_ = 0;
   steady_clock::time_point next_report_{};
@@ -136,6 +138,7 @@ LogSink::~LogSink() {
   impl_->sink->give_up();
   impl_->logger.reset();
   impl_->pool.reset();  // joins the writer after the last queued line
+  impl_->sink->set_pool(nullptr);
   impl_->sink->flush();
 }
 
@@ -151,7 +154,7 @@ void LogSink::write(LogLevel level, std::string_view text) {
 
 void LogSink::start_async() {
   impl_->pool = std::make_shared<spdlog::details::thread_pool>(impl_->queue_lines, 1);
-  impl_->sink->set_pool(impl_->pool);
+  impl_->sink->set_pool(impl_->pool.get());
   auto logger = std::make_shared<spdlog::async_logger>("", impl_->sink, impl_->pool, spdlog::async_overflow_policy::overrun_oldest);
   logger->set_level(spdlog::level::trace);  // core::Log has decided already
   impl_->logger = std::move(logger);
