@@ -89,7 +89,6 @@ func queueGroup(t *T) {
 	total := 0
 	for i := 0; i < members; i++ {
 		nc := t.connect(plain)
-		// A pattern and its literal are two groups in the protocol, so all members use the literal.
 		_, err := nc.QueueSubscribe(subject, "workers", func(m *nats.Msg) {
 			mu.Lock()
 			served[string(m.Data)]++
@@ -127,6 +126,38 @@ func queueGroup(t *T) {
 	for i := 0; i < messages; i++ {
 		t.check(served[strconv.Itoa(i)] == 1, "message %d went to %d members", i, served[strconv.Itoa(i)])
 	}
+	for i, n := range byMember {
+		t.check(n > 0, "member %d got nothing: %v", i, byMember)
+	}
+}
+
+// The name alone makes a group: members may subscribe to different subjects, and share what matches several of them.
+func queueGroupOverlap(t *T) {
+	const messages = 300
+	subjects := []string{t.subject("work.one"), t.subject("work.*"), t.subject(">")}
+	clients, members := make([]*nats.Conn, len(subjects)), make([]*nats.Subscription, len(subjects))
+	for i, subject := range subjects {
+		clients[i] = t.connect(plain)
+		member, err := clients[i].QueueSubscribeSync(subject, "workers")
+		t.ok(err, "queue subscribe")
+		t.flush(clients[i])
+		members[i] = member
+	}
+	sender := t.connect(plain)
+	for i := 0; i < messages; i++ {
+		t.publish(sender, t.subject("work.one"), strconv.Itoa(i))
+	}
+	t.publish(sender, t.subject("work.two"), "not for the first")
+	t.flush(sender)
+	byMember, total := make([]int, len(subjects)), 0
+	for i, member := range members {
+		t.flush(clients[i])
+		pending, _, err := member.Pending()
+		t.ok(err, "pending")
+		byMember[i] = pending
+		total += pending
+	}
+	t.check(total == messages+1, "%d messages made %d deliveries: %v", messages+1, total, byMember)
 	for i, n := range byMember {
 		t.check(n > 0, "member %d got nothing: %v", i, byMember)
 	}
@@ -316,7 +347,12 @@ func autoUnsubscribe(t *T) {
 	t.ok(after.AutoUnsubscribe(5), "auto-unsubscribe") // the three delivered ones count
 	t.flush(receiver)
 	t.check(subscriptions() == 2, "the server counts %d subscriptions instead of 2", subscriptions())
-	for i := 3; i < 20; i++ {
+	for i := 3; i < 5; i++ {
+		t.publish(sender, subject, strconv.Itoa(i))
+	}
+	// The client stops at max by itself, so the server is asked as well.
+	t.eventually("the server dropped the one that has had its five", func() bool { return subscriptions() == 1 })
+	for i := 5; i < 20; i++ {
 		t.publish(sender, subject, strconv.Itoa(i))
 	}
 	t.flush(sender)

@@ -26,6 +26,7 @@ var tests = []test{
 	{"server_info", serverInfo},
 	{"lame_duck", lameDuck},
 
+	{"queue_group_overlap", queueGroupOverlap},
 	{"queue_group_changing", queueGroupChanging},
 	{"request_many", requestMany},
 	{"no_echo", noEcho},
