@@ -82,6 +82,13 @@ Auth::Plan Auth::plan(const Credentials& credentials) const {
 
 Identity Auth::no_auth_user() const { return {no_auth_user_->name, no_auth_user_->permissions}; }
 
+bool Auth::plain_secrets(const config::Options& options) {
+  const config::Authorization& from = options.authorization;
+  const auto plain = [](const std::string& secret) { return !secret.empty() && !is_bcrypt(secret); };
+  return plain(from.password) || plain(from.token) ||
+         std::any_of(from.users.begin(), from.users.end(), [&](const config::User& user) { return plain(user.password); });
+}
+
 bool Auth::is_bcrypt(std::string_view text) {
   return text.size() > 7 && text[0] == '$' && text[1] == '2' && (text[2] == 'a' || text[2] == 'b' || text[2] == 'x' || text[2] == 'y') &&
          text[3] == '$' && text[4] >= '0' && text[4] <= '9' && text[5] >= '0' && text[5] <= '9' && text[6] == '$';

@@ -48,6 +48,9 @@ class Auth {
   Plan plan(const Credentials& credentials) const;
   Identity no_auth_user() const;
 
+  // Whether a password or token stands in the configuration as it is typed.
+  static bool plain_secrets(const config::Options& options);
+
   static bool is_bcrypt(std::string_view text);
   static bool compare_plain(std::string_view expected, std::string_view offered);   // constant time
   static bool compare_bcrypt(const std::string& expected, const std::string& offered);  // slow: workers only

@@ -60,7 +60,7 @@ bool read(const nlohmann::json& value, int& to) {
 }
 
 std::string redact(std::string_view json) {
-  nlohmann::json tree = nlohmann::json::parse(json, nullptr, false);
+  nlohmann::ordered_json tree = nlohmann::ordered_json::parse(json, nullptr, false);
   if (!tree.is_object()) return std::string(json);
   for (const char* key : {"pass", "auth_token", "jwt", "nkey", "sig", "proxy_sig"}) {
     if (tree.contains(key)) tree[key] = "[REDACTED]";
@@ -89,7 +89,7 @@ void ClientSession::start() {
   send(server.info_line(cid, ip(), {}));
   if (!admitted) {
     server.log.error("{} - {}", label(), error_text::kMaxConnections);
-    send_error(error_text::kMaxConnections);
+    refuse(error_text::kMaxConnections);
     close(CloseReason::kMaxConnections);
     return;
   }
@@ -108,6 +108,7 @@ void ClientSession::bind(Identity identity) {
   account = &to;
   permissions = identity.permissions == nullptr ? nullptr : std::make_unique<PermissionState>(identity.permissions);
   if (!identity.user.empty()) connected().user = identity.user;
+  set_label();
 }
 
 ParserLimits ClientSession::limits() const {
@@ -191,7 +192,7 @@ void ClientSession::fail(ParseStatus status, std::string_view rest) {
   Log& log = shard.server().log;
   switch (status) {
     case ParseStatus::kUnknown:
-      send_error(error_text::kUnknownProtocolOperation);
+      refuse(error_text::kUnknownProtocolOperation);
       log.error("{} - Client parser ERROR: proto={}", label(), quote(rest.substr(0, 32)));
       close(CloseReason::kProtocolViolation);
       return;
@@ -201,12 +202,12 @@ void ClientSession::fail(ParseStatus status, std::string_view rest) {
       return;
     case ParseStatus::kControlLine:
       log.error("{} - maximum control line exceeded", label());
-      send_error(error_text::kMaxControlLine);
+      refuse(error_text::kMaxControlLine);
       close(CloseReason::kMaxControlLine);
       return;
     case ParseStatus::kMaxPayload:
       log.error("{} - maximum payload exceeded: vs {}", label(), shard.server().options.max_payload);
-      send_error(error_text::kMaxPayload);
+      refuse(error_text::kMaxPayload);
       close(CloseReason::kMaxPayload);
       return;
     case ParseStatus::kNotConnected:
@@ -305,14 +306,14 @@ void ClientSession::on_authenticated(Identity identity) {
   authenticated_ = true;
   bind(std::move(identity));
   if (protocol_ < 0 || protocol_ > 1) {
-    send_error(error_text::kInvalidClientProtocol);
+    refuse(error_text::kInvalidClientProtocol);
     return close(CloseReason::kBadClientProtocolVersion);
   }
   if (no_responders && !headers) {
-    send_error(error_text::kNoRespondersNeedHeaders);
+    refuse(error_text::kNoRespondersNeedHeaders);
     return close(CloseReason::kNoRespondersNeedHeaders);
   }
-  if (verbose_) send(kOk);
+  if (verbose_) answer(kOk);
   arm_timer();
 }
 
@@ -323,8 +324,46 @@ void ClientSession::auth_violation(std::string_view user) {
   } else {
     log.error("{} - authentication error", label());
   }
-  send_error(error_text::kAuthorizationViolation);
+  refuse(error_text::kAuthorizationViolation);
   close(CloseReason::kAuthenticationFailure);
+}
+
+// A line to the client that is not a message.
+void ClientSession::answer(std::string_view line) {
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "->>", line.substr(0, line.size() - kCrLf.size()));
+  send(line);
+}
+
+void ClientSession::refuse(std::string_view text) {
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "->>", fmt::format("-ERR {}", text));
+  send_error(text);
+}
+
+void ClientSession::trace_payload(std::string_view payload) {
+  const auto most = static_cast<size_t>(shard.server().options.max_traced_msg_len);
+  const bool cut = most != 0 && payload.size() > most;
+  shard.server().log.trace("{} - <<- MSG_PAYLOAD: [{}]", label(),
+                           quote(cut ? std::string(payload.substr(0, most)) + "..." : std::string(payload)));
+}
+
+std::string ClientSession::label() const {
+  std::string label = Session::label();
+  if (connected_ != nullptr && !connected_->label.empty()) label += " - " + connected_->label;
+  return label;
+}
+
+void ClientSession::set_label() {
+  if (connected_ == nullptr) return;
+  std::string client = connected_->version.empty() ? "" : "v" + connected_->version;
+  for (const std::string* part : {&connected_->lang, &connected_->name}) {
+    if (!part->empty()) client += (client.empty() ? "" : ":") + *part;
+  }
+  std::string& label = connected_->label;
+  label = client.empty() ? "" : quote(client);
+  if (!connected_->user.empty() && account != nullptr) {
+    const bool token = connected_->user == "[REDACTED]";
+    label += (label.empty() ? "" : " - ") + quote(fmt::format("{}/{}", account->name, token ? "token" : "user:" + connected_->user));
+  }
 }
 
 ClientSession::Connected& ClientSession::connected() {
@@ -341,11 +380,14 @@ const std::string& ClientSession::user() const {
 
 void ClientSession::on_pub(const Operation& operation) {
   if (shard.tracing()) [[unlikely]] {
-    shard.trace(*this, "<<-",
-                operation.reply.empty() ? fmt::format("PUB {} {}", operation.subject, operation.payload.size())
-                                        : fmt::format("PUB {} {} {}", operation.subject, operation.reply, operation.payload.size()));
+    std::string line(operation.kind == Operation::Kind::kHpub ? "HPUB " : "PUB ");
+    line.append(operation.subject).push_back(' ');
+    if (!operation.reply.empty()) line.append(operation.reply).push_back(' ');
+    if (operation.kind == Operation::Kind::kHpub) line += std::to_string(operation.header_size) + " ";
+    shard.trace(*this, "<<-", line + std::to_string(operation.payload.size()));
+    trace_payload(operation.payload);
   }
-  if (pedantic_ && !is_valid_publish_subject(operation.subject)) send_error(error_text::kInvalidPublishSubject);
+  if (pedantic_ && !is_valid_publish_subject(operation.subject)) refuse(error_text::kInvalidPublishSubject);
   ++traffic.in_msgs;
   traffic.in_bytes += operation.payload.size();
   ++account->traffic.in_msgs;
@@ -363,11 +405,11 @@ void ClientSession::on_pub(const Operation& operation) {
   }
   if (!operation.reply.empty() && (operation.reply[0] == '_' || operation.reply[0] == '$') &&
       is_reserved_reply(operation.reply)) [[unlikely]] {
-    send_error(fmt::format("Permissions Violation for Publish with Reply of {}", quote(operation.reply)));
+    refuse(fmt::format("Permissions Violation for Publish with Reply of {}", quote(operation.reply)));
     shard.server().log.error("{} - Publish Violation - Reply {}", label(), quote(operation.reply));
     return;
   }
-  if (verbose_) send(kOk);
+  if (verbose_) answer(kOk);
 
   Message message;
   message.subject = operation.subject;
@@ -394,13 +436,14 @@ void ClientSession::send_no_responders(const Operation& operation) {
 void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue) {
   std::string text = fmt::format("Permissions Violation for {} to {}", what, quote(subject));
   if (!queue.empty()) text += fmt::format(" using queue {}", quote(queue));
-  send_error(text);
-  shard.server().log.error("{} - {} Violation - User {}, Subject {}", label(), what, quote(user()), quote(subject));
+  refuse(text);
+  shard.server().log.error("{} - {} Violation - Subject {}", label(), what, quote(subject));
 }
 
 void ClientSession::on_sub(const Operation& operation) {
   if (shard.tracing()) [[unlikely]] {
-    shard.trace(*this, "<<-", fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
+    shard.trace(*this, "<<-", operation.queue.empty() ? fmt::format("SUB {} {}", operation.subject, operation.sid)
+                                                      : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
   }
   const auto& options = shard.server().options;
   if ((permissions != nullptr && !permissions->permissions->can_subscribe(operation.subject, operation.queue)) ||
@@ -409,28 +452,28 @@ void ClientSession::on_sub(const Operation& operation) {
   }
   if (options.max_subscription_tokens > 0 &&
       count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
-    send_error(fmt::format("Permissions Violation for Subscription to {}, too many tokens", quote(operation.subject)));
-    shard.server().log.error("{} - Subscription Violation Too Many Tokens - User {}, Subject {}", label(), quote(user()),
-                             quote(operation.subject));
+    refuse(fmt::format("Permissions Violation for Subscription to {}, too many tokens", quote(operation.subject)));
+    shard.server().log.error("{} - Subscription Violation Too Many Tokens - Subject {}, SID {}", label(), quote(operation.subject),
+                             operation.sid);
     return;
   }
   if (options.max_subscriptions > 0 && sids_.size() >= static_cast<size_t>(options.max_subscriptions)) {
     shard.server().log.error("{} - {}", label(), error_text::kMaxSubscriptions);
-    return send_error(error_text::kMaxSubscriptions);
+    return refuse(error_text::kMaxSubscriptions);
   }
   if (sids_.find(shard.sid_hash(), operation.sid) == nullptr) {
-    if (!is_valid_subject(operation.subject)) return send_error(error_text::kInvalidSubject);
+    if (!is_valid_subject(operation.subject)) return refuse(error_text::kInvalidSubject);
     if (permissions != nullptr && permissions->permissions->needs_delivery_check(operation.subject, operation.queue)) {
       permissions->check_deliveries = true;
     }
     sids_.insert(shard.sid_hash(), shard.add_subscription(*this, operation.sid, operation.subject, operation.queue));
   }
-  if (verbose_) send(kOk);
+  if (verbose_) answer(kOk);
 }
 
 void ClientSession::on_unsub(const Operation& operation) {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", fmt::format("UNSUB {} {}", operation.sid, operation.max));
-  if (verbose_) send(kOk);
+  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", operation.max < 0 ? fmt::format("UNSUB {}", operation.sid) : fmt::format("UNSUB {} {}", operation.sid, operation.max));
+  if (verbose_) answer(kOk);
   Subscription* sub = sids_.find(shard.sid_hash(), operation.sid);
   if (sub == nullptr) return;
   if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub->delivered) {
@@ -461,7 +504,7 @@ bool ClientSession::detach_slice() {
 
 void ClientSession::on_ping() {
   if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PING");
-  send(kPong);
+  answer(kPong);
   last_in_ns_ = shard.now_ns();
   if (!connect_received_ || first_pong_sent_) return;
   first_pong_sent_ = true;
@@ -497,7 +540,7 @@ void ClientSession::on_timer() {
   Log& log = shard.server().log;
   if (!authenticated_ && now >= start_ns_ + shard.server().auth.timeout_ns() && !suspended_) {
     log.error("{} - authentication timeout", label());
-    send_error(error_text::kAuthenticationTimeout);
+    refuse(error_text::kAuthenticationTimeout);
     return close(CloseReason::kAuthenticationTimeout);
   }
   if (blocked_since_ns != 0 && now >= blocked_since_ns + options.write_deadline.count()) {
@@ -516,12 +559,12 @@ void ClientSession::on_timer() {
       if (pings_out_ + 1 > options.ping_max) {
         log.debug("{} - Stale Client Connection - Closing", label());
         shard.count_stale();
-        send_error(error_text::kStaleConnection);
+        refuse(error_text::kStaleConnection);
         return close(CloseReason::kStaleConnection);
       }
       ++pings_out_;
       ping_sent_ns_ = now;
-      send(kPing);
+      answer(kPing);
     }
     ping_due_ns_ = now + interval;
   }

@@ -28,6 +28,7 @@ class ClientSession final : public Session {
   bool detach_slice() override;
   void describe(ConnRow& row, bool subs) const override;
   size_t subscription_count() const override { return sids_.size(); }
+  std::string label() const override;
 
   void announce_info();
   void erase_sid(Subscription& sub);
@@ -39,6 +40,7 @@ class ClientSession final : public Session {
   // What CONNECT said that is not needed per message.
   struct Connected {
     std::string name, lang, version, user;
+    std::string label;        // "v<version>:<lang>:<name>" - "<account>/user:<user>", as far as known
     Credentials credentials;  // a second CONNECT may leave out what the first one said
   };
 
@@ -53,6 +55,10 @@ class ClientSession final : public Session {
   void auth_violation(std::string_view user);
   void permission_violation(std::string_view what, std::string_view subject, std::string_view queue);
   void send_no_responders(const Operation& operation);
+  void answer(std::string_view line);
+  void refuse(std::string_view text);
+  void set_label();
+  void trace_payload(std::string_view payload);
   void bind(Identity identity);
   ParserLimits limits() const;
   Connected& connected();

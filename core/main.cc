@@ -196,6 +196,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   if (!options.config_file.empty()) log->info("Using configuration file: {} ({})", options.config_file, options.config_digest);
   for (const std::string& warning : warnings) log->warn("{}", warning);
 
+  if (core::Auth::plain_secrets(options)) log->warn("Plaintext passwords detected, use nkeys or bcrypt");
+
   const core::CpuAllowance allowed = core::allowed_cpus();
   const Plan plan = plan_shards(options, allowed, error);
   if (!error.empty()) return fatal(error);

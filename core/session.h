@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/outbox.h"
 #include "core/permissions.h"
@@ -70,8 +71,8 @@ class Session {
   bool held() const { return holds_ != 0; }
   bool held_by(Hold why) const { return (holds_ & why) != 0; }
 
-  // The "<ip>:<port> - cid:<n>" of log lines.
-  std::string label() const;
+  // The "<ip>:<port> - cid:<n>" of log lines, and behind it who the peer says it is.
+  virtual std::string label() const;
   const std::string& ip() const { return ip_; }
   uint16_t port() const { return port_; }
 
@@ -110,6 +111,7 @@ class Session {
   CloseReason close_reason_ = CloseReason::kNone;
   bool abort_ = false;
   bool gone_ = false;
+  std::vector<SubRow> last_subs_;  // what it was subscribed to when it closed; for /connz?state=closed
   bool detached_ = false;        // nothing of it is left in the index
   size_t table_index_ = 0;       // place in Shard::sessions_
 };

@@ -17,6 +17,10 @@ RingMatrix::RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delive
   }
 }
 
+namespace {
+constexpr size_t kClosedSubs = 32;  // a closed connection with more subscriptions is remembered without them
+}
+
 // Subscriptions by the thousand: no malloc header on objects of 40 bytes.
 struct Shard::SubscriptionBlock {
   static constexpr size_t kCount = 1024;
@@ -47,7 +51,7 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
 Shard::~Shard() {
   while (!sessions_.empty()) {
     Session& session = *sessions_.back();
-    while (!session.detach_slice()) {
+    while (!session.detached_ && !session.detach_slice()) {
     }
     forget(session);
   }
@@ -420,6 +424,11 @@ void Shard::close_some() {
     Session& session = *now[done];
     if (session.detached_) continue;
     slices -= session.subscription_count() != 0 ? 1 : 0;
+    if (session.last_subs_.empty() && session.subscription_count() - 1 < kClosedSubs) {
+      ConnRow row;
+      session.describe(row, true);
+      session.last_subs_ = std::move(row.subs);
+    }
     if (!session.detach_slice()) {
       closing_.push_back(&session);
       continue;
@@ -452,6 +461,8 @@ void Shard::forget(Session& session) {
     session.describe(row, false);
     row.stop_ns = wall_ns_;
     row.reason = text(session.close_reason());
+    row.subs = std::move(session.last_subs_);
+    row.subscriptions = row.subs.size();
     closed_rows_.push_back(std::move(row));
     if (closed_rows_.size() > static_cast<size_t>(server_.options.max_closed_clients)) closed_rows_.pop_front();
   }
@@ -474,12 +485,7 @@ void Shard::stall(Session& producer, int64_t for_ns) {
 }
 
 void Shard::trace(const Session& session, std::string_view arrow, std::string_view text) {
-  const auto most = static_cast<size_t>(server_.options.max_traced_msg_len);
-  if (most != 0 && text.size() > most) {
-    server_.log.trace("{} - {} [{}...]", session.label(), arrow, text.substr(0, most));
-  } else {
-    server_.log.trace("{} - {} [{}]", session.label(), arrow, text);
-  }
+  server_.log.trace("{} - {} [{}]", session.label(), arrow, text);
 }
 
 // ---------------------------------------------------------------------------------------------------- subscriptions

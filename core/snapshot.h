@@ -96,7 +96,7 @@ struct ConnRow {
   uint64_t pending_bytes = 0;
   Traffic traffic;
   uint64_t stalls = 0;
-  uint64_t subscriptions = 0;
+  uint64_t subscriptions = 0;      // of a closed one: what it had when it closed
   std::string name, lang, version;
   std::string tls_version, tls_cipher_suite;
   std::vector<TlsPeerCert> tls_peer_certs;
@@ -107,7 +107,7 @@ struct ConnRow {
   std::vector<std::string> tags;
   std::string mqtt_client;
   std::string proxy_key;
-  std::vector<SubRow> subs;        // only with ConnzQuery::subs; `account` of these rows stays empty
+  std::vector<SubRow> subs;        // only with ConnzQuery::subs; of a closed one what it had; `account` of these rows stays empty
 };
 
 enum class ConnState : uint8_t { kOpen, kClosed, kAll };

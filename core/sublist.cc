@@ -350,9 +350,27 @@ Match Sublist::counted(const Match& match) {
 }
 
 Match Sublist::match(std::string_view subject) {
-  matches_++;
-  if (literals_.empty() && remote_.empty() && active_ == nullptr) return {};
+  if (literals_.empty() && remote_.empty() && active_ == nullptr) {
+    matches_++;
+    return {};
+  }
+  return match(subject, hash_(subject));
+}
+
+uint64_t Sublist::prepare(std::string_view subject) const {
   const uint64_t hash = hash_(subject);
+  literals_.prefetch(tag_of(hash));
+  remote_.prefetch(tag_of(hash));
+  return hash;
+}
+
+void Sublist::prefetch(uint64_t prepared) const {
+  if (const EntrySlot* slot = literals_.find(tag_of(prepared), [](const EntrySlot&) { return true; }))
+    __builtin_prefetch(slab_.at(slot->ref));
+}
+
+Match Sublist::match(std::string_view subject, uint64_t hash) {
+  matches_++;
   ShardSet shards = 0;
   if (const RemoteSlot* slot = find_remote(hash)) shards = slot->shards;
   Entry* literal = find_literal(hash, subject);

@@ -81,6 +81,13 @@ class Sublist {
   // Order within plain and groups is unspecified but stable while nothing changes. Warm: one hash probe, no allocation.
   Match match(std::string_view subject);
 
+  // The same in steps, for a batch of messages with subjects all over a large index, where a match is mostly waiting for memory:
+  // prepare() a few messages ahead, prefetch() a little later, then match with what prepare() gave. Any step may be left out or come to
+  // nothing; the answer is the same.
+  uint64_t prepare(std::string_view subject) const;        // hashes; fetches the slot
+  void prefetch(uint64_t prepared) const;                  // slot has arrived: fetches the entry
+  Match match(std::string_view subject, uint64_t prepared);
+
   // The group with this id among those `subject` matches; for re-picks (design.md section 4, rule 3).
   // Returns nullptr when it has vanished.
   const QueueGroup* find_group(std::string_view subject, uint64_t group_id);

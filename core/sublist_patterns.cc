@@ -352,7 +352,18 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
     if (shape.tokens < count) add(shape);
   }
 
+  // Then all slots, and the entries they lead to.
+  const EntrySlot* slots[kMaxExactShapes + kMaxFullShapes];
+  uint32_t hits = 0;
   for (uint32_t i = 0; i < candidates; i++) {
+    const EntrySlot* slot = table_.find(tag_of(keys[i]), [](const EntrySlot&) { return true; });
+    if (slot == nullptr) continue;
+    __builtin_prefetch(entry_at(slot->ref));
+    slots[hits] = slot;
+    keys[hits] = keys[i];
+    shapes[hits++] = shapes[i];
+  }
+  for (uint32_t i = 0; i < hits; i++) {
     const Shape& shape = *shapes[i];
     const auto same = [&](const EntrySlot& slot) {
       const Entry& entry = *entry_at(slot.ref);
@@ -370,7 +381,13 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
       }
       return shape.full && p + 1 == pattern.size();
     };
-    if (const EntrySlot* slot = table_.find(tag_of(keys[i]), same)) out.push_back(entry_at(slot->ref));
+    const EntrySlot* slot = slots[i];
+    // Another entry with the same 32 bits may stand in front.
+    if (!same(*slot)) [[unlikely]] slot = table_.find(tag_of(keys[i]), same);
+    if (slot == nullptr) continue;
+    Entry* entry = entry_at(slot->ref);
+    __builtin_prefetch(entry->only);
+    out.push_back(entry);
   }
 
   if (!want_all) return;

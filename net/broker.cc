@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <mutex>
@@ -130,14 +131,14 @@ void Broker::stop_listening() {
 void Broker::stop(int linger_ms) {
   if (threads_.empty()) return;
   stop_listening();
-  for (auto& shard : shards_) {
-    shard->post([](core::Shard& on) {
-      on.shut_down(core::CloseReason::kServerShutdown);
-      return true;
-    });
-  }
-  const int64_t until = monotonic_ns() + int64_t{linger_ms} * 1'000'000;
-  while (server_.clients() > 0 && monotonic_ns() < until) usleep(1000);
+  // Done when every connection's last bytes are with the kernel; whether the peer closes its side too is not waited for.
+  run_on_shards(
+      [](core::Shard& on) {
+        on.shut_down(core::CloseReason::kServerShutdown);
+        const auto& sessions = on.sessions();
+        return std::all_of(sessions.begin(), sessions.end(), [](const core::Session* session) { return session->close_told; });
+      },
+      linger_ms);
   for (auto& reactor : reactors_) reactor->stop();
   at_rest_->count_down();
   for (std::thread& thread : threads_) thread.join();

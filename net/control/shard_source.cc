@@ -83,7 +83,9 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
             for (const core::ConnRow& row : shard.closed_rows()) {
               if (!query.account.empty() && row.account != query.account) continue;
               ++total;
-              if (wanted(row, query)) rows.push_back(row);
+              if (!wanted(row, query)) continue;
+              rows.push_back(row);
+              if (!query.subs) rows.back().subs.clear();
             }
           }
         }
