@@ -266,6 +266,7 @@ final class Connections {
   private static void refused(Map<String, Options.Builder> attempts) throws Exception {
     List<CompletableFuture<String>> reports = new ArrayList<>();
     attempts.forEach((what, options) -> reports.add(CompletableFuture.supplyAsync(() -> {
+      options.connectionTimeout(Duration.ofSeconds(4));
       try {
         AuthenticationException error = Suite.fails(AuthenticationException.class, what, () -> Nats.connect(options.build()));
         boolean names = error.getMessage().toLowerCase(Locale.ROOT).contains("authorization violation");

@@ -208,7 +208,7 @@ public final class Suite {
 
     Options.Builder options(Server server) {
       // Not zero: jnats draws the jitter from the numbers below it, and one that is not there ends its reconnect thread.
-      return new Options.Builder().server(server.url).connectionName("java-" + name)
+      return new Options.Builder().server(server.url).connectionName("java-" + name).connectionTimeout(PATIENCE)
           .reconnectWait(Duration.ofMillis(50)).reconnectJitter(Duration.ofMillis(1)).maxReconnects(-1)
           .errorListener(new Watch());
     }
