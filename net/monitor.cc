@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <string_view>
@@ -36,6 +37,32 @@ std::string clean_path(std::string_view path) {
   return directory || out.empty() ? out + "/" : out;
 }
 
+std::string html_text(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&#34;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
+
+// The path came decoded: a line break in it must not become one in a header.
+std::string url_path(std::string_view path) {
+  std::string out;
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > 0x20 && byte < 0x7F && c != '%' && c != '?' && c != '#' && c != '"') out += c;
+    else fmt::format_to(std::back_inserter(out), "%{:02X}", byte);
+  }
+  return out;
+}
+
 std::string index_page(const std::string& base, const std::string& nats_level, const std::string& own_version) {
   static constexpr std::pair<const char*, const char*> kLinks[] = {
       {"/varz", "General"},       {"/connz", "Connections"},    {"/subsz", "Subscriptions"}, {"/accountz", "Accounts"},
@@ -65,9 +92,9 @@ struct Monitor::Impl {
   HttpAnswer answer(const HttpRequest& request) {
     const std::string clean = clean_path(request.path);
     if (clean != request.path) {
-      HttpAnswer moved = control::plain_answer(301, "");
-      moved.headers["Location"] = clean + (request.query.empty() ? "" : "?" + request.query);
-      return moved;
+      const std::string location = url_path(clean) + (request.query.empty() ? "" : "?" + request.query);
+      return {307, fmt::format("<a href=\"{}\">Temporary Redirect</a>.\n\n", html_text(location)), "text/html; charset=utf-8",
+              {{"Location", location}}};
     }
     std::string_view path = clean;
     if (!path.starts_with(base)) return control::not_found();

@@ -260,12 +260,11 @@ void put_sublist_stats(Json& json, const MergedAccount& account) {
 
 // ---------------------------------------------------------------------------------------------------- rows
 
-Json sub_detail(const core::SubRow& sub, bool with_account) {
+// `account` "" = leave it out.
+Json sub_detail(const core::SubRow& sub, const std::string& account) {
   Json json = Json::object();
-  if (with_account) {
-    put_unless_empty(json, "account", sub.account);
-    put_unless_empty(json, "account_tag", sub.account);
-  }
+  put_unless_empty(json, "account", account);
+  put_unless_empty(json, "account_tag", account);
   json["subject"] = sub.subject;
   put_unless_empty(json, "qgroup", sub.queue);
   json["sid"] = sub.sid;
@@ -324,7 +323,8 @@ Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs
   }
   if (subs.detail && !row.subs.empty()) {
     Json& list = json["subscriptions_list_detail"] = Json::array();
-    for (const core::SubRow& sub : row.subs) list.push_back(sub_detail(sub, false));
+    // nats-server names the account in the details of closed connections only.
+    for (const core::SubRow& sub : row.subs) list.push_back(sub_detail(sub, closed ? row.account : ""));
   } else if (subs.list && !row.subs.empty()) {
     Json& list = json["subscriptions_list"] = Json::array();
     for (const core::SubRow& sub : row.subs) list.push_back(sub.subject);
@@ -611,7 +611,7 @@ HttpAnswer answer_subsz(MonitorSource& source, const HttpRequest& request, int64
   const std::span<const core::SubRow> shown = page(found.rows, offset, limit);
   if (!shown.empty()) {
     Json& list = json["subscriptions_list"] = Json::array();
-    for (const core::SubRow& sub : shown) list.push_back(sub_detail(sub, true));
+    for (const core::SubRow& sub : shown) list.push_back(sub_detail(sub, sub.account));
   }
   return json_answer(json);
 }

@@ -253,9 +253,31 @@ TEST_F(MonitorTest, UnknownPaths) {
 
 TEST_F(MonitorTest, UncleanPathsAreSentToTheCleanOne) {
   const httplib::Response response = get("//connz?limit=3");
-  EXPECT_EQ(response.status, 301);
+  EXPECT_EQ(response.status, 307);
   EXPECT_EQ(response.get_header_value("Location"), "/connz?limit=3");
+  EXPECT_EQ(response.body, "<a href=\"/connz?limit=3\">Temporary Redirect</a>.\n\n");
   EXPECT_EQ(get("/a/../varz").get_header_value("Location"), "/varz");
+}
+
+int dial(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  return connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 ? fd : -1;
+}
+
+TEST_F(MonitorTest, APathCannotWriteHeaders) {
+  const int fd = dial(monitor_->port());
+  const std::string request = "GET //x%0d%0aSet-Cookie:a%22%3Cb%3E?c=%41 HTTP/1.1\r\nConnection: close\r\n\r\n";
+  ASSERT_EQ(send(fd, request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t n; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) answer.append(buffer, static_cast<size_t>(n));
+  close(fd);
+  EXPECT_NE(answer.find("\r\nLocation: /x%0D%0ASet-Cookie:a%22<b>?c=%41\r\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("<a href=\"/x%0D%0ASet-Cookie:a%22&lt;b&gt;?c=%41\">"), std::string::npos) << answer;
 }
 
 TEST_F(MonitorTest, OtherMethods) {
@@ -299,15 +321,6 @@ TEST_F(MonitorTest, ConcurrentScrapes) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(good, 8 * 25 * 4);
   EXPECT_EQ(json("/varz")["http_req_stats"]["/connz"], 200);
-}
-
-int dial(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  return connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 ? fd : -1;
 }
 
 TEST_F(MonitorTest, ADrippingRequestIsCutOff) {
@@ -572,6 +585,9 @@ TEST_F(MonitorTest, ConnzStates) {
   EXPECT_EQ(closed["reason"], "Stale Connection");
   EXPECT_EQ(closed["uptime"], "1m5s");
   EXPECT_EQ(closed["idle"], "1m2s");
+  source_.rows_[3].subs = {{"", "a.>", "", "9", 0, 0, 8}};
+  EXPECT_EQ(json("/connz?state=closed&subs=detail")["connections"][0]["subscriptions_list_detail"].dump(),
+            R"([{"account":"$G","account_tag":"$G","subject":"a.>","sid":"9","msgs":0,"cid":8}])");
 }
 
 TEST_F(MonitorTest, ConnzFilters) {
