@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Holds every talk of talks/ with the broker under test and with nats-server, and compares what both answer.
 
-    run.py [--server BIN] [--against NATS_SERVER] [--only WORD]... [--list] [--seed N] [--jobs N]
+    run.py [--server BIN] [--against NATS_SERVER] [--with CONFIG] [--only WORD]... [--list] [--seed N] [--jobs N]
 
 A talk passes when both servers meet its expectations, in one piece, cut and byte by byte, and their answers are the
 same once ids, ports, nonces and versions are taken out. A wrong expectation therefore fails on nats-server. Without
 --against, nats-server is taken from $NATS_SERVER or the PATH; `--against none` checks the expectations only.
-The format of a talk is described in talk.py.
+The format of a talk is described in talk.py. A file whose feature the broker refuses by name, and that says so itself, is
+listed as `later` and not counted.
 """
 
 import argparse
@@ -83,10 +84,23 @@ class Speaker:
             self.broker = None
 
 
+def refused_by_name(binary, file):
+    """What the broker says when it knows the key of this file but does not have it yet; None once it has."""
+    try:
+        Broker(binary, file.config).stop()
+    except StartError as error:
+        said = re.search(r'"([^"]+)" is not supported by this version yet', str(error))
+        return said[0] if said and said[1] == file.later else None
+    return None
+
+
 def run_file(path, options, report):
     file = TalkFile(path)
     stem = os.path.splitext(os.path.basename(path))[0]
-    speakers = [Speaker(options.server, file.config)]
+    if file.later and (refusal := refused_by_name(options.server, file)):
+        print(f"later {stem}: {refusal}", flush=True)
+        return
+    speakers = [Speaker(options.server, file.config + options.extra)]
     if options.against:
         speakers.append(Speaker(options.against, file.config))
     try:
@@ -133,12 +147,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--server", default=default_server(), help="broker under test")
     parser.add_argument("--against", default=find_reference(), help="nats-server to compare with, or none")
+    parser.add_argument("--with", dest="extra", metavar="CONFIG", default="",
+                        help="more config for the broker under test, e.g. 'shards: 4'")
     parser.add_argument("--only", action="append", help="only talks whose `file: name` contains this")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--seed", type=int, default=1, help="seed of the cuts")
     parser.add_argument("--jobs", type=int, default=6, help="talk files at a time")
     options = parser.parse_args()
     options.server = os.path.abspath(options.server)
+    options.extra = options.extra and f"\n{options.extra}\n"
     if options.against == "none" or not options.against:
         options.against = None
     else:

@@ -3,6 +3,7 @@ r"""Talks: what clients say to a broker and what must come back, byte for byte.
 A .talk file is one server config and any number of talks held with servers of that config:
 
     # comment                                       at the start of a line, or blank lines, anywhere
+    later tls                                       a broker that refuses this key by name is not judged by this file yet
     server {                                        NATS config grammar up to a line that is only `}`
       max_payload: 16
     }
@@ -72,6 +73,7 @@ class TalkFile:
     def __init__(self, path):
         self.path = path
         self.config = ""
+        self.later = None
         self.talks = []
         with open(path, encoding="utf-8") as file:
             self._parse(file.read().split("\n"))
@@ -86,6 +88,8 @@ class TalkFile:
                     self.config += line + "\n"
             elif not line.strip() or line.startswith("#"):
                 continue
+            elif line.startswith("later ") and not self.talks:
+                self.later = line[6:].strip()
             elif line == "server {":
                 in_config = True
             elif line.startswith("== "):
@@ -375,6 +379,8 @@ class Player:
             connection.sock.shutdown(socket.SHUT_RDWR)
             connection.eof = True
         elif verb == "reason":
+            if connection.eof:
+                connection.sock.close()  # a server may wait a while for that before it books the connection as closed
             reason = self.broker.close_reason(connection.info["client_id"])
             if reason != json.loads(rest):
                 raise Mismatch(f"{name}: close reason {reason!r}, expected {rest}")
