@@ -2,8 +2,9 @@
 //
 //   load --server nats://127.0.0.1:4222 --server-pid 1234 stream --size 128 --subscribers 10
 //
-// Prints one JSON object on stdout. Exit code 0: measured and verified. 1: the run failed; the object then holds "error".
-// The scenarios people compare servers with, and the goals, are in bench/compare/; this program knows only kinds of load.
+// Prints one JSON object on stdout. Exit code 0: measured and verified. 1: the run failed; the object then holds
+// "error". The scenarios people compare servers with, and the goals, are in bench/compare/; this program knows only
+// kinds of load.
 #include <sched.h>
 #include <sys/resource.h>
 
@@ -56,7 +57,9 @@ int main(int argc, char** argv) {
   const std::map<std::string, SubjectChoice> choices{
       {"publisher", SubjectChoice::kPublisher}, {"cycle", SubjectChoice::kCycle}, {"random", SubjectChoice::kRandom}};
   CLI::App* stream_app = app.add_subcommand("stream", "Publishers as fast as the window allows");
-  stream_app->add_option("--shape", stream.shape, "fan: all to all; share: each message to one; pairs: i to i; sink: no subscriber")
+  stream_app
+      ->add_option("--shape", stream.shape,
+                   "fan: all to all; share: each message to one; pairs: i to i; sink: no subscriber")
       ->transform(CLI::CheckedTransformer(shapes));
   stream_app->add_option("--publishers", stream.publishers)->capture_default_str();
   stream_app->add_option("--subscribers", stream.subscribers)->capture_default_str();

@@ -42,7 +42,8 @@ Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, 
 
   // About 64 KiB of frames: stays in L2 together with what is in flight. Round robin wants whole rounds in the batch.
   frames_in_batch_ = std::bit_ceil(static_cast<uint32_t>(std::max<size_t>(4, 64 * 1024 / sent_frame_bytes())));
-  if (choice == SubjectChoice::kCycle && subjects <= 16384) frames_in_batch_ = std::max(frames_in_batch_, std::bit_ceil(subjects));
+  if (choice == SubjectChoice::kCycle && subjects <= 16384)
+    frames_in_batch_ = std::max(frames_in_batch_, std::bit_ceil(subjects));
 
   pattern_.resize(payload_bytes + 64 * 8);
   std::mt19937_64 random(20240229);
@@ -105,9 +106,11 @@ bool Layout::slow_same_line(const char* received, uint32_t index) const {
   return std::memcmp(received, line, received_line_.size()) == 0;
 }
 
-// --- Publisher -----------------------------------------------------------------------------------------------------------
+// --- Publisher
+// -----------------------------------------------------------------------------------------------------------
 
-Publisher::Publisher(const Layout& layout, const Options& options, const Target& target, const std::string& introduction)
+Publisher::Publisher(const Layout& layout, const Options& options, const Target& target,
+                     const std::string& introduction)
     : layout_(layout), options_(options), connection_(target, introduction) {
   encode_batch();
 }
@@ -202,14 +205,17 @@ void Publisher::readable() {
       if (line.starts_with("PONG")) acknowledged_ += options_.ack_every;
       else if (line.starts_with("PING")) control_ += "PONG\r\n";
       else if (line.starts_with("-ERR")) throw Failure("publisher: " + std::string(line));
-      else if (!line.starts_with("INFO") && !line.starts_with("+OK")) throw Failure("publisher: unexpected " + std::string(line));
+      else if (!line.starts_with("INFO") && !line.starts_with("+OK"))
+        throw Failure("publisher: unexpected " + std::string(line));
     }
   }
 }
 
-// --- Subscriber ----------------------------------------------------------------------------------------------------------
+// --- Subscriber
+// ----------------------------------------------------------------------------------------------------------
 
-Subscriber::Subscriber(const Layout& layout, const Options& options, const Target& target, const std::string& introduction)
+Subscriber::Subscriber(const Layout& layout, const Options& options, const Target& target,
+                       const std::string& introduction)
     : layout_(layout), options_(options), connection_(target, introduction), next_(options.publishers, 0) {}
 
 size_t Subscriber::readable(std::vector<char>& scratch, uint64_t* arrived) {
@@ -227,14 +233,17 @@ size_t Subscriber::readable(std::vector<char>& scratch, uint64_t* arrived) {
 void Subscriber::accept(uint64_t word, uint32_t index, uint64_t* arrived) {
   const uint32_t publisher = static_cast<uint32_t>(word >> 48);
   const uint64_t sequence = word & 0xFFFF'FFFF'FFFFu;
-  if (publisher >= options_.publishers) throw Failure("subscriber: message of publisher " + std::to_string(publisher) + ", which does not exist");
-  if (options_.only_publisher != UINT32_MAX && publisher != options_.only_publisher) throw Failure("subscriber: message of another pair");
+  if (publisher >= options_.publishers)
+    throw Failure("subscriber: message of publisher " + std::to_string(publisher) + ", which does not exist");
+  if (options_.only_publisher != UINT32_MAX && publisher != options_.only_publisher)
+    throw Failure("subscriber: message of another pair");
   if (index != layout_.subject_of(publisher, sequence)) throw Failure("subscriber: message on the wrong subject");
   uint64_t& next = next_[publisher];
   const bool right = options_.order == Order::kExact ? sequence == next : sequence >= next;
   if (!right) [[unlikely]] {
-    throw Failure("subscriber " + std::to_string(options_.id) + ", publisher " + std::to_string(publisher) + ": expected message " +
-                  std::to_string(next) + ", got " + std::to_string(sequence) + (sequence > next ? " (lost)" : " (duplicate or out of order)"));
+    throw Failure("subscriber " + std::to_string(options_.id) + ", publisher " + std::to_string(publisher) +
+                  ": expected message " + std::to_string(next) + ", got " + std::to_string(sequence) +
+                  (sequence > next ? " (lost)" : " (duplicate or out of order)"));
   }
   next = sequence + 1;
   sum_ += Layout::mix(word);
@@ -288,7 +297,8 @@ size_t Subscriber::feed(const char* data, size_t size, uint64_t* arrived) {
       index = 0;
       char head[16];
       Layout::write_head(head, 0, word, index);
-      if (std::memcmp(body, head, payload) != 0) mismatch("payload is not the next in order", p, static_cast<size_t>(end - p));
+      if (std::memcmp(body, head, payload) != 0)
+        mismatch("payload is not the next in order", p, static_cast<size_t>(end - p));
     }
     if (!layout_.same_line(p, index)) mismatch("line differs", p, static_cast<size_t>(end - p));
     const uint64_t sequence = word & 0xFFFF'FFFF'FFFFu;
@@ -296,7 +306,8 @@ size_t Subscriber::feed(const char* data, size_t size, uint64_t* arrived) {
       if (payload > 16 && std::memcmp(body + 16, layout_.body(sequence) + 16, payload - 16) != 0) {
         mismatch("payload differs", p, static_cast<size_t>(end - p));
       }
-      if (body[payload] != '\r' || body[payload + 1] != '\n') mismatch("payload does not end in CR LF", p, static_cast<size_t>(end - p));
+      if (body[payload] != '\r' || body[payload + 1] != '\n')
+        mismatch("payload does not end in CR LF", p, static_cast<size_t>(end - p));
     } else {
       body_ = layout_.body(sequence) + 16;
       body_left_ = payload - 16 + 2;
@@ -316,7 +327,8 @@ size_t Subscriber::control(const char* data, size_t size) {
   const std::string_view line(data, static_cast<size_t>(newline - data));
   if (line.starts_with("PING")) connection_.write_all("PONG\r\n");
   else if (line.starts_with("-ERR")) throw Failure("subscriber: " + std::string(line));
-  else if (!line.starts_with("INFO") && !line.starts_with("PONG") && !line.starts_with("+OK")) mismatch("unknown operation", data, size);
+  else if (!line.starts_with("INFO") && !line.starts_with("PONG") && !line.starts_with("+OK"))
+    mismatch("unknown operation", data, size);
   return line.size() + 1;
 }
 
@@ -327,7 +339,8 @@ void Subscriber::mismatch(const char* what, const char* at, size_t available) co
     if (std::isprint(c)) seen += static_cast<char>(c);
     else seen += {'\\', 'x', kHex[c >> 4], kHex[c & 15]};
   }
-  throw Failure("subscriber " + std::to_string(options_.id) + " after " + std::to_string(received_) + " messages: " + what + ": \"" + seen + "\"");
+  throw Failure("subscriber " + std::to_string(options_.id) + " after " + std::to_string(received_) +
+                " messages: " + what + ": \"" + seen + "\"");
 }
 
 }  // namespace peregrine::bench

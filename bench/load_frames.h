@@ -7,8 +7,8 @@
 // A shorter payload is cut off; order and content are then compared against the next expected message, which needs one
 // publisher, one subject and every message at every subscriber.
 //
-// Cost: the publisher patches 16 bytes in frames encoded once; the checker compares a line that never changes its length, and
-// the payload. A few nanoseconds a message, far below any broker.
+// Cost: the publisher patches 16 bytes in frames encoded once; the checker compares a line that never changes its
+// length, and the payload. A few nanoseconds a message, far below any broker.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,11 @@
 
 namespace peregrine::bench {
 
-enum class SubjectChoice { kPublisher, kCycle, kRandom };  // by publisher id; round robin; pseudo-random by sequence number
+enum class SubjectChoice {
+  kPublisher,
+  kCycle,
+  kRandom
+};  // by publisher id; round robin; pseudo-random by sequence number
 
 // Subjects, sids and sizes of one run. Every line of a run has the same length, which is what makes checking cheap.
 class Layout {
@@ -37,8 +41,10 @@ class Layout {
 
   uint32_t subject_of(uint32_t publisher, uint64_t sequence) const {
     switch (choice_) {
-      case SubjectChoice::kPublisher: return subjects_ == 1 ? 0 : publisher;
-      case SubjectChoice::kCycle: return static_cast<uint32_t>(sequence % subjects_);
+      case SubjectChoice::kPublisher:
+        return subjects_ == 1 ? 0 : publisher;
+      case SubjectChoice::kCycle:
+        return static_cast<uint32_t>(sequence % subjects_);
       case SubjectChoice::kRandom: {
         uint64_t x = (sequence + 1) * 0x9E3779B97F4A7C15u;
         x = (x ^ (x >> 31)) * 0xBF58476D1CE4E5B9u;
@@ -60,7 +66,8 @@ class Layout {
            (choice_ == SubjectChoice::kCycle && frames_in_batch_ % subjects_ == 0);
   }
   bool same_line(const char* received, uint32_t index) const {
-    if (lines_.empty()) [[unlikely]] return slow_same_line(received, index);
+    if (lines_.empty()) [[unlikely]]
+      return slow_same_line(received, index);
     return std::memcmp(received, lines_.data() + index * received_line_.size(), received_line_.size()) == 0;
   }
 
@@ -105,12 +112,13 @@ class Publisher {
   struct Options {
     uint32_t id = 0;
     size_t write_bytes_max = 64 * 1024;
-    bool own_write = false;      // every message in its own write
-    uint32_t ack_every = 0;      // PING after that many frames; the PONG acknowledges them
+    bool own_write = false;  // every message in its own write
+    uint32_t ack_every = 0;  // PING after that many frames; the PONG acknowledges them
   };
   Publisher(const Layout& layout, const Options& options, const Target& target, const std::string& introduction);
 
-  // Writes messages with sequence numbers below `limit` until the socket is full, the limit is met, or `writes_max` writes.
+  // Writes messages with sequence numbers below `limit` until the socket is full, the limit is met, or `writes_max`
+  // writes.
   void pump(uint64_t limit, uint32_t writes_max);
   // The socket may have room again / may have something to read (PING, PONG, -ERR).
   void writable() { blocked_ = false; }
@@ -162,7 +170,8 @@ class Subscriber {
   };
   Subscriber(const Layout& layout, const Options& options, const Target& target, const std::string& introduction);
 
-  // Reads once through the caller's scratch buffer. Returns messages received. arrived[p] counts messages per publisher.
+  // Reads once through the caller's scratch buffer. Returns messages received. arrived[p] counts messages per
+  // publisher.
   size_t readable(std::vector<char>& scratch, uint64_t* arrived);
 
   uint64_t received() const { return received_; }
@@ -184,7 +193,7 @@ class Subscriber {
   uint64_t received_ = 0;
   uint64_t reads_ = 0;
   uint64_t sum_ = 0;
-  std::string carry_;        // an incomplete frame (or the head of a large one) from the last read
+  std::string carry_;           // an incomplete frame (or the head of a large one) from the last read
   const char* body_ = nullptr;  // expected rest of a large payload in progress
   size_t body_left_ = 0;        // including CRLF
 };

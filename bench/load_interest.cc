@@ -15,8 +15,8 @@ using nlohmann::json;
 
 namespace {
 
-// SUB and UNSUB of ever new inbox-like subjects on one connection, with a message now and then to one that is alive. Each message
-// must arrive at exactly that subscription: SUB counts from the next line on, UNSUB too.
+// SUB and UNSUB of ever new inbox-like subjects on one connection, with a message now and then to one that is alive.
+// Each message must arrive at exactly that subscription: SUB counts from the next line on, UNSUB too.
 class ChurnRun {
  public:
   ChurnRun(const Environment& env, const ChurnPlan& plan) : env_(env), plan_(plan), connection_(env.target, "") {
@@ -43,10 +43,12 @@ class ChurnRun {
       if (!read()) usleep(100);
       if (now_ns() > end_at + 10'000'000'000u) throw Failure("batches were never confirmed");
     }
-    if (!expected_.empty()) throw Failure("lost " + std::to_string(expected_.size()) + " messages to live subscriptions");
+    if (!expected_.empty())
+      throw Failure("lost " + std::to_string(expected_.size()) + " messages to live subscriptions");
 
     const double operations = static_cast<double>(batches) * 2 * plan_.pairs;
-    json window = window_json(env_, begin, end, operations + static_cast<double>(messages_out), static_cast<double>(messages_out));
+    json window = window_json(env_, begin, end, operations + static_cast<double>(messages_out),
+                              static_cast<double>(messages_out));
     window["operations"] = operations;
     window["operations_per_second"] = operations / window["seconds"].get<double>();
     return {{"window", window},
@@ -57,8 +59,9 @@ class ChurnRun {
  private:
   static std::string subject(uint64_t id) {
     char text[48];
-    const int n = std::snprintf(text, sizeof text, "_INBOX.Churn%08llx.%016llx", static_cast<unsigned long long>(id & 0xFF),
-                                static_cast<unsigned long long>(id * 0x9E3779B97F4A7C15u));
+    const int n =
+        std::snprintf(text, sizeof text, "_INBOX.Churn%08llx.%016llx", static_cast<unsigned long long>(id & 0xFF),
+                      static_cast<unsigned long long>(id * 0x9E3779B97F4A7C15u));
     return {text, static_cast<size_t>(n)};
   }
   void append_sub(uint64_t id) { out_ += "SUB " + subject(id) + " " + std::to_string(id + 1) + "\r\n"; }
@@ -68,12 +71,14 @@ class ChurnRun {
       append_sub(next_id_);
       out_ += "UNSUB " + std::to_string(next_id_ - plan_.live + 1) + "\r\n";
       if (plan_.publish_every && i % plan_.publish_every == 0) {
-        // In turn: the one just subscribed, the oldest still alive, and the one just unsubscribed (which must stay silent).
+        // In turn: the one just subscribed, the oldest still alive, and the one just unsubscribed (which must stay
+        // silent).
         const uint64_t which = turn_count_++ % 3;
         const uint64_t id = which == 0 ? next_id_ : which == 1 ? next_id_ - plan_.live + 1 : next_id_ - plan_.live;
         const std::string name = subject(id);
         out_ += "PUB " + name + " 16\r\nchurn payload 16\r\n";
-        if (which != 2) expected_.push_back("MSG " + name + " " + std::to_string(id + 1) + " 16\r\nchurn payload 16\r\n");
+        if (which != 2)
+          expected_.push_back("MSG " + name + " " + std::to_string(id + 1) + " 16\r\nchurn payload 16\r\n");
       }
       ++next_id_;
     }
@@ -108,7 +113,8 @@ class ChurnRun {
         if (expected_.empty()) throw Failure("a message nobody is subscribed to: " + in_.substr(at, 80));
         const std::string& want = expected_.front();
         if (in_.size() - at < want.size()) break;
-        if (in_.compare(at, want.size(), want) != 0) throw Failure("expected " + want + ", got " + in_.substr(at, want.size()));
+        if (in_.compare(at, want.size(), want) != 0)
+          throw Failure("expected " + want + ", got " + in_.substr(at, want.size()));
         at += want.size();
         expected_.pop_front();
         ++received_;

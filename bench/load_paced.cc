@@ -1,7 +1,8 @@
-// Open-loop latency: messages leave on a timetable, whatever the server does, and are measured from when they SHOULD have left.
+// Open-loop latency: messages leave on a timetable, whatever the server does, and are measured from when they SHOULD
+// have left.
 //
-// So a server that stalls for 10 ms pays for all messages of these 10 ms (no coordinated omission), whether they waited in
-// the server, in a socket or in this generator because a socket was full.
+// So a server that stalls for 10 ms pays for all messages of these 10 ms (no coordinated omission), whether they waited
+// in the server, in a socket or in this generator because a socket was full.
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -43,19 +44,25 @@ class PacedRun {
       }
       watch(subscribers_[i]->connection().fd(), i + 1);
     }
-    publisher_ = std::make_unique<Publisher>(layout_, Publisher::Options{}, env_.target,
-                                             "pub 0 1 all 0");
+    publisher_ = std::make_unique<Publisher>(layout_, Publisher::Options{}, env_.target, "pub 0 1 all 0");
     watch(publisher_->connection().fd(), 0);
     arrived_.resize(1);
     drive();
 
     json window = window_json(env_, begin_, end_, static_cast<double>(sent_at_end_ - sent_at_begin_),
                               static_cast<double>(received_at_end_ - received_at_begin_));
-    json result = {{"window", window},
-                   {"latency", latency_json(histogram_)},
-                   {"lateness", latency_json(lateness_)},  // of the generator itself: how far behind its timetable it wrote
-                   {"verified", {{"sent", publisher_->completed()}, {"received", arrived_[0]}, {"count", true}, {"order", true}, {"content", true}}}};
-    if (!env_.target.raw) result["server_info"] = json::parse(subscribers_[0]->connection().server_info(), nullptr, false);
+    json result = {
+        {"window", window},
+        {"latency", latency_json(histogram_)},
+        {"lateness", latency_json(lateness_)},  // of the generator itself: how far behind its timetable it wrote
+        {"verified",
+         {{"sent", publisher_->completed()},
+          {"received", arrived_[0]},
+          {"count", true},
+          {"order", true},
+          {"content", true}}}};
+    if (!env_.target.raw)
+      result["server_info"] = json::parse(subscribers_[0]->connection().server_info(), nullptr, false);
     return result;
   }
 
@@ -67,7 +74,9 @@ class PacedRun {
     if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &e) != 0) throw Failure("epoll_ctl failed");
   }
 
-  uint64_t due_at(uint64_t sequence) const { return start_ns_ + static_cast<uint64_t>(static_cast<double>(sequence) * interval_ns_); }
+  uint64_t due_at(uint64_t sequence) const {
+    return start_ns_ + static_cast<uint64_t>(static_cast<double>(sequence) * interval_ns_);
+  }
 
   void receive(Subscriber& s) {
     const uint64_t first = s.next(0);
@@ -117,7 +126,8 @@ class PacedRun {
         received_at_begin_ = received();
         continue;  // sampling took a moment
       }
-      if (now >= start_ns_) due = std::min(total, static_cast<uint64_t>(static_cast<double>(now - start_ns_) / interval_ns_) + 1);
+      if (now >= start_ns_)
+        due = std::min(total, static_cast<uint64_t>(static_cast<double>(now - start_ns_) / interval_ns_) + 1);
       if (const uint64_t from = publisher_->completed(); from < due && !publisher_->blocked()) {
         if (due_at(from) >= measure_from_ns_) lateness_.record(now - std::min(now, due_at(from)));
         publisher_->pump(due, 16);
@@ -130,7 +140,8 @@ class PacedRun {
     const uint64_t expected = total * plan_.subscribers;
     const uint64_t deadline = now_ns() + 10'000'000'000u;
     while (received() < expected && now_ns() < deadline) turn(now_ns() + 1'000'000);
-    if (received() != expected) throw Failure("lost " + std::to_string(expected - received()) + " of " + std::to_string(expected) + " messages");
+    if (received() != expected)
+      throw Failure("lost " + std::to_string(expected - received()) + " of " + std::to_string(expected) + " messages");
   }
 
   const Environment& env_;

@@ -14,7 +14,9 @@
 namespace peregrine::bench {
 namespace {
 
-uint64_t to_ns(const timespec& t) { return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(t.tv_nsec); }
+uint64_t to_ns(const timespec& t) {
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(t.tv_nsec);
+}
 
 uint64_t clock_of(clockid_t clock) {
   timespec t{};

@@ -1,11 +1,12 @@
 // What a run costs: CPU time and memory of the server process, CPU time of the generator, steal of the machine.
 //
-// The server's CPU time is read from the kernel's per-process CPU clock (clock_getcpuclockid): nanoseconds, user + system, all
-// threads including those that have ended and io_uring's own workers. /proc/PID/stat would count in 10 ms ticks.
-// Sampling happens inside the generator, at the very edges of the measured window, so that starting up, connecting,
-// warming up and draining are not charged to anybody.
+// The server's CPU time is read from the kernel's per-process CPU clock (clock_getcpuclockid): nanoseconds, user +
+// system, all threads including those that have ended and io_uring's own workers. /proc/PID/stat would count in 10 ms
+// ticks. Sampling happens inside the generator, at the very edges of the measured window, so that starting up,
+// connecting, warming up and draining are not charged to anybody.
 //
-// Units: nanoseconds, bytes. A server on another machine has no pid here; its figures are then absent (has_server() false).
+// Units: nanoseconds, bytes. A server on another machine has no pid here; its figures are then absent (has_server()
+// false).
 #pragma once
 
 #include <sys/types.h>

@@ -6,7 +6,8 @@ namespace peregrine::bench {
 
 using nlohmann::json;
 
-json window_json(const Environment& env, const Sample& begin, const Sample& end, double messages_in, double messages_out) {
+json window_json(const Environment& env, const Sample& begin, const Sample& end, double messages_in,
+                 double messages_out) {
   const double wall_ns = static_cast<double>(end.wall_ns - begin.wall_ns);
   const double messages = messages_in + messages_out;
   json out = {{"seconds", wall_ns / 1e9},
@@ -34,13 +35,23 @@ json latency_json(const Histogram& h) {
   json curve = json::array();
   for (const auto& [percent, ns] : h.curve()) curve.push_back({percent, static_cast<double>(ns) / 1e3});
   const auto us = [&h](double percent) { return static_cast<double>(h.percentile_ns(percent)) / 1e3; };
-  return {{"unit", "us"},     {"count", h.count()},     {"min", static_cast<double>(h.min_ns()) / 1e3},
-          {"mean", h.mean_ns() / 1e3}, {"p50", us(50)}, {"p90", us(90)}, {"p99", us(99)}, {"p99_9", us(99.9)},
-          {"p99_99", us(99.99)}, {"max", static_cast<double>(h.max_ns()) / 1e3}, {"curve", curve}};
+  return {{"unit", "us"},
+          {"count", h.count()},
+          {"min", static_cast<double>(h.min_ns()) / 1e3},
+          {"mean", h.mean_ns() / 1e3},
+          {"p50", us(50)},
+          {"p90", us(90)},
+          {"p99", us(99)},
+          {"p99_9", us(99.9)},
+          {"p99_99", us(99.99)},
+          {"max", static_cast<double>(h.max_ns()) / 1e3},
+          {"curve", curve}};
 }
 
 json memory_json(const Memory& before, const Memory& after, double count) {
-  const auto each = [count](uint64_t a, uint64_t b) { return (static_cast<double>(b) - static_cast<double>(a)) / count; };
+  const auto each = [count](uint64_t a, uint64_t b) {
+    return (static_cast<double>(b) - static_cast<double>(a)) / count;
+  };
   return {{"resident_before", before.resident_bytes},
           {"resident_after", after.resident_bytes},
           {"resident_each", each(before.resident_bytes, after.resident_bytes)},

@@ -125,7 +125,8 @@ class RequestRun {
       responders_.push_back(std::make_unique<End>(
           env_.target, "responder " + std::to_string(frame(answer_out_)) + " " + std::to_string(route_at)));
       if (!env_.target.raw) {
-        responders_[i]->connection.write_all(plan_.responders > 1 ? "SUB bench.service workers 1\r\n" : "SUB bench.service 1\r\n");
+        responders_[i]->connection.write_all(plan_.responders > 1 ? "SUB bench.service workers 1\r\n"
+                                                                  : "SUB bench.service 1\r\n");
         responders_[i]->connection.flush();
       }
       watch(responders_[i]->connection.fd(), kResponderTag | i);
@@ -154,7 +155,8 @@ class RequestRun {
   void ask(uint32_t i) {
     Requester& r = *requesters_[i];
     text_ = request_out_;
-    const size_t reply_at = (env_.target.raw ? std::string_view("MSG bench.service 1 ") : std::string_view("PUB bench.service ")).size();
+    const size_t reply_at =
+        (env_.target.raw ? std::string_view("MSG bench.service 1 ") : std::string_view("PUB bench.service ")).size();
     const std::string inbox = inbox_of(i);
     text_.replace(reply_at, inbox.size(), inbox);
     write_hex(text_.data() + reply_at + inbox.size() + 1, r.sent, kTokenDigits);
@@ -213,8 +215,8 @@ class RequestRun {
     const char* payload = p + answer_in_.size();
     if (std::memcmp(p, line, answer_in_.size()) != 0 || std::memcmp(payload, head, 16) != 0 ||
         std::memcmp(payload + 16, body_.data() + 16, body_.size() - 16) != 0) {
-      throw Failure("requester " + std::to_string(i) + ": answer " + std::to_string(sequence) + " is not the one expected: " +
-                    std::string(p, answer_in_.size() - 2));
+      throw Failure("requester " + std::to_string(i) + ": answer " + std::to_string(sequence) +
+                    " is not the one expected: " + std::string(p, answer_in_.size() - 2));
     }
   }
 

@@ -1,10 +1,11 @@
 // The kinds of load. Each run connects, warms up, measures one window, drains, verifies, and returns one JSON object.
 //
-// A run throws Failure when anything was lost, duplicated, out of order or damaged: a number without proof is no number.
-// All runs are single-threaded around one epoll: the generator must be cheap, and one core has to be enough for it.
+// A run throws Failure when anything was lost, duplicated, out of order or damaged: a number without proof is no
+// number. All runs are single-threaded around one epoll: the generator must be cheap, and one core has to be enough for
+// it.
 //
-// In flight: publishers stay within `window_bytes` of what their slowest receiver has confirmed by receiving it. No server
-// may ever see a slow consumer here, and how much memory traffic is in flight is the same for every server.
+// In flight: publishers stay within `window_bytes` of what their slowest receiver has confirmed by receiving it. No
+// server may ever see a slow consumer here, and how much memory traffic is in flight is the same for every server.
 #pragma once
 
 #include <cstdint>
@@ -37,11 +38,11 @@ struct StreamPlan {
   uint32_t payload_bytes = 16;
   uint32_t subjects = 1;
   SubjectChoice choice = SubjectChoice::kPublisher;
-  bool wildcard = false;         // subscribers use one pattern instead of literals
-  bool queue = false;            // subscribers form a queue group
-  bool own_write = false;        // each message in its own write
+  bool wildcard = false;             // subscribers use one pattern instead of literals
+  bool queue = false;                // subscribers form a queue group
+  bool own_write = false;            // each message in its own write
   bool count_subscriptions = false;  // measure the subscribing too (rate, memory)
-  uint64_t window_bytes = 0;     // published bytes in flight, 0: chosen by shape
+  uint64_t window_bytes = 0;         // published bytes in flight, 0: chosen by shape
 };
 nlohmann::json run_stream(const Environment& env, const StreamPlan& plan);
 
@@ -62,9 +63,9 @@ struct PacedPlan {
 nlohmann::json run_paced(const Environment& env, const PacedPlan& plan);
 
 struct ChurnPlan {
-  uint32_t live = 1024;          // subscriptions alive at any time
-  uint32_t pairs = 64;           // SUB + UNSUB pairs per batch
-  uint32_t publish_every = 8;    // pairs per verified message to one that is alive
+  uint32_t live = 1024;        // subscriptions alive at any time
+  uint32_t pairs = 64;         // SUB + UNSUB pairs per batch
+  uint32_t publish_every = 8;  // pairs per verified message to one that is alive
   uint32_t batches_in_flight = 4;
 };
 nlohmann::json run_churn(const Environment& env, const ChurnPlan& plan);
@@ -76,7 +77,8 @@ struct IdlePlan {
 nlohmann::json run_idle(const Environment& env, const IdlePlan& plan);
 
 // Joins what two samples at the edges of a window tell with the messages moved in between.
-nlohmann::json window_json(const Environment& env, const Sample& begin, const Sample& end, double messages_in, double messages_out);
+nlohmann::json window_json(const Environment& env, const Sample& begin, const Sample& end, double messages_in,
+                           double messages_out);
 class Histogram;
 nlohmann::json latency_json(const Histogram& histogram);
 nlohmann::json memory_json(const Memory& before, const Memory& after, double count);

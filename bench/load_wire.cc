@@ -58,8 +58,8 @@ Connection::Connection(const Target& target, const std::string& introduction, in
     const std::string greeting = read_line();
     if (!greeting.starts_with("INFO ")) fail("expected INFO, got \"" + greeting + "\"");
     info_ = greeting.substr(5);
-    nlohmann::json options = {{"verbose", false}, {"pedantic", false},  {"tls_required", false}, {"lang", "c++"},
-                              {"version", "1"},   {"protocol", 1},      {"echo", true},          {"headers", true},
+    nlohmann::json options = {{"verbose", false}, {"pedantic", false},    {"tls_required", false}, {"lang", "c++"},
+                              {"version", "1"},   {"protocol", 1},        {"echo", true},          {"headers", true},
                               {"name", "load"},   {"no_responders", true}};
     if (!target.user.empty()) options["user"] = target.user, options["pass"] = target.password;
     if (!target.token.empty()) options["auth_token"] = target.token;
@@ -90,7 +90,8 @@ void Connection::dial(const Target& target) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (const int e = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found); e != 0) fail(gai_strerror(e));
+  if (const int e = getaddrinfo(target.host.c_str(), target.port.c_str(), &hints, &found); e != 0)
+    fail(gai_strerror(e));
   int error = ECONNREFUSED;
   for (const addrinfo* a = found; a && fd_ < 0; a = a->ai_next) {
     fd_ = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);

@@ -1,10 +1,10 @@
-// Connections of the load generator: dialled and introduced with plain blocking steps, then left to the caller's event loop.
+// Connections of the load generator: dialled and introduced with plain blocking steps, then left to the caller's event
+// loop.
 //
 // Owns: one socket each (TCP_NODELAY, non-blocking). Used by one thread.
-// Two dialects: NATS (INFO, CONNECT, PING/PONG) and the relay's one-line introduction (bench/relay.cc), so that the floor is
-// measured by the same code with the same bytes.
-// Errors: everything that goes wrong throws Failure with a sentence for the person in front of the terminal; a run that fails
-// has no result.
+// Two dialects: NATS (INFO, CONNECT, PING/PONG) and the relay's one-line introduction (bench/relay.cc), so that the
+// floor is measured by the same code with the same bytes. Errors: everything that goes wrong throws Failure with a
+// sentence for the person in front of the terminal; a run that fails has no result.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +39,8 @@ class Connection {
   int fd() const { return fd_; }
   const std::string& server_info() const { return info_; }  // the JSON of INFO
 
-  // Set-up steps. flush() sends PING and waits for its PONG; messages arriving meanwhile are an error (nothing flows yet).
+  // Set-up steps. flush() sends PING and waits for its PONG; messages arriving meanwhile are an error (nothing flows
+  // yet).
   void write_all(std::string_view bytes);
   void flush(int timeout_ms = 10'000);
 

@@ -1,19 +1,24 @@
-// relay: the floor. Moves the same bytes as a broker would, for the same connections, with no protocol and no decisions.
+// relay: the floor. Moves the same bytes as a broker would, for the same connections, with no protocol and no
+// decisions.
 //
-// What a broker costs above this is the broker's own work; what this costs is the kernel's, and no broker using the same
-// sockets gets below it. One thread, epoll, no allocation while bytes flow.
+// What a broker costs above this is the broker's own work; what this costs is the kernel's, and no broker using the
+// same sockets gets below it. One thread, epoll, no allocation while bytes flow.
 //
 // Every connection opens with one line, answered by "ok":
-//   pub CHANNEL FRAME all|spread ACK     bytes go to all (or to one, in turn) of the channel's subscribers, in whole frames of
-//                                        FRAME bytes (1: as they come, for a publisher that has its receivers to itself);
-//                                        without subscribers they are dropped, and every ACK bytes earn a "PONG"
+//   pub CHANNEL FRAME all|spread ACK     bytes go to all (or to one, in turn) of the channel's subscribers, in whole
+//   frames of
+//                                        FRAME bytes (1: as they come, for a publisher that has its receivers to
+//                                        itself); without subscribers they are dropped, and every ACK bytes earn a
+//                                        "PONG"
 //   sub CHANNEL
 //   requester INDEX FRAME                bytes go to the first responder (whole frames)
-//   responder FRAME AT                   each frame goes to the requester whose index stands at byte AT (16 bits, little endian)
+//   responder FRAME AT                   each frame goes to the requester whose index stands at byte AT (16 bits,
+//   little endian)
 //
 //   relay [--port N] [--host H] [--ports_file_dir DIR] [--buffer BYTES]
 //
-// Flow control is the kernel's: while a receiver is full, its senders are not read. (The load generator bounds what is in flight.)
+// Flow control is the kernel's: while a receiver is full, its senders are not read. (The load generator bounds what is
+// in flight.)
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -63,13 +68,14 @@ struct Link {
   uint32_t index = 0;
   size_t index_at = 0;
   std::string partial, pending;
-  bool unread = false;    // edge-triggered readable, not read because a receiver was full
+  bool unread = false;  // edge-triggered readable, not read because a receiver was full
   bool writable = true;
 };
 
 class Relay {
  public:
-  Relay(const std::string& host, int port, size_t buffer_bytes) : buffer_(buffer_bytes + kFrameBytesMax), read_bytes_(buffer_bytes) {
+  Relay(const std::string& host, int port, size_t buffer_bytes)
+      : buffer_(buffer_bytes + kFrameBytesMax), read_bytes_(buffer_bytes) {
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
     listener_ = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     const int on = 1;
@@ -193,12 +199,17 @@ class Relay {
     const size_t whole = have - have % link.frame;
     if (whole == 0) return 0;
     switch (link.role) {
-      case Role::kPublisher: publish(link, data, whole); break;
+      case Role::kPublisher:
+        publish(link, data, whole);
+        break;
       case Role::kRequester:
         if (responder_) send_to(*responder_, data, whole);
         break;
-      case Role::kResponder: answer(link, data, whole); break;
-      default: break;
+      case Role::kResponder:
+        answer(link, data, whole);
+        break;
+      default:
+        break;
     }
     return whole;
   }
@@ -314,7 +325,7 @@ int main(int argc, char** argv) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = [](int) { stop_wanted = 1; };
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);

@@ -26,31 +26,52 @@ def core_list(text: str) -> list[int]:
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Compares Peregrine with the newest nats-server and with the floor (a relay without a protocol), turn by "
-        "turn, medians over the runs. Every message is verified. Without arguments: all core scenarios, about ten minutes.",
+        description="Compares Peregrine with the newest nats-server and with the floor (a relay without a protocol), turn "
+        "by turn, medians over the runs. Every message is verified. Without arguments: all core scenarios, about ten "
+        "minutes.",
         epilog="How a number is taken: bench/README.md",
     )
     p.add_argument("--list", action="store_true", help="list the scenarios and exit")
-    p.add_argument("--scenario", action="append", default=[], metavar="GLOB", help="only these (repeatable; 'all': every one)")
-    p.add_argument("--duration", type=float, default=2.0, metavar="S", help="seconds of each measured window (default 2)")
+    p.add_argument(
+        "--scenario", action="append", default=[], metavar="GLOB", help="only these (repeatable; 'all': every one)"
+    )
+    p.add_argument(
+        "--duration", type=float, default=2.0, metavar="S", help="seconds of each measured window (default 2)"
+    )
     p.add_argument("--warmup", type=float, default=0.5, metavar="S", help="seconds before each window (default 0.5)")
     p.add_argument("--runs", type=int, default=3, help="runs per scenario and server; medians are reported (default 3)")
-    p.add_argument("--quick", action="store_true", help="one run of half a second: a first impression, not a measurement")
+    p.add_argument(
+        "--quick", action="store_true", help="one run of half a second: a first impression, not a measurement"
+    )
     p.add_argument("--size", type=int, metavar="BYTES", help="payload size, in scenarios that are not about sizes")
-    p.add_argument("--one-core", action="store_true",
-                   help="servers on one core (--shards 1, GOMAXPROCS=1), the generator on the others")
-    p.add_argument("--server-cores", type=core_list, metavar="LIST", help="cores of the servers, such as 0,2-3 (default: all)")
+    p.add_argument(
+        "--one-core",
+        action="store_true",
+        help="servers on one core (--shards 1, GOMAXPROCS=1), the generator on the others",
+    )
+    p.add_argument(
+        "--server-cores", type=core_list, metavar="LIST", help="cores of the servers, such as 0,2-3 (default: all)"
+    )
     p.add_argument("--load-cores", type=core_list, metavar="LIST", help="cores of the generator (default: all)")
-    p.add_argument("--backends", metavar="LIST", help="compare Peregrine's backends, such as uring,epoll (default: its own choice)")
+    p.add_argument(
+        "--backends", metavar="LIST", help="compare Peregrine's backends, such as uring,epoll (default: its own choice)"
+    )
     p.add_argument("--shards", metavar="LIST", help="compare numbers of shards, such as 1,2,4")
-    p.add_argument("--server", action="append", default=[], metavar="[NAME=]COMMAND|URL",
-                   help="another server to compare: a command that takes nats-server's flags, or nats://host:port of one that runs "
-                   "(then without CPU figures); repeatable")
+    p.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="[NAME=]COMMAND|URL",
+        help="another server to compare: a command that takes nats-server's flags, or nats://host:port of one that runs "
+        "(then without CPU figures); repeatable",
+    )
     p.add_argument("--only", action="append", default=[], metavar="NAME", help="only these contenders (repeatable)")
     p.add_argument("--no-floor", action="store_true", help="leave the relay out")
     p.add_argument("--json", metavar="FILE", help="write everything measured there")
     p.add_argument("--html", metavar="FILE", help="write a report with plots there (one file, opens anywhere)")
-    p.add_argument("--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json")
+    p.add_argument(
+        "--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json"
+    )
     p.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     # Given by scripts/bench.
     p.add_argument("--load", default="build/bench/load", help=argparse.SUPPRESS)
@@ -71,7 +92,9 @@ def contenders_of(a: argparse.Namespace) -> list[Contender]:
             for flags in shard_flags:
                 label = [x for x in (backend, f"{flags[1]} shards" if a.shards else "") if x]
                 name = "peregrine" + (f" ({', '.join(label)})" if label else "")
-                out.append(Contender(name, [a.peregrine, *flags, *(["--backend", backend] if backend else [])], ours=True))
+                out.append(
+                    Contender(name, [a.peregrine, *flags, *(["--backend", backend] if backend else [])], ours=True)
+                )
     else:
         print(f"{a.peregrine} is missing: measuring the others only", file=sys.stderr)
     if a.nats_server:
@@ -102,7 +125,8 @@ def place(a: argparse.Namespace) -> tuple[Optional[list[int]], Optional[list[int
 def list_scenarios() -> None:
     for s in SCENARIOS:
         goals = [f"{m.label} ≥ {m.goal:g}×" for m in s.metrics if m.goal] + [
-            f"{m.label} ≤ {m.at_most:g} {m.unit}" for m in s.metrics if m.at_most]
+            f"{m.label} ≤ {m.at_most:g} {m.unit}" for m in s.metrics if m.at_most
+        ]
         print(f"{s.name:<20} {'' if s.core else '(extra) '}{s.title}{'; goal: ' + ', '.join(goals) if goals else ''}")
 
 
@@ -135,11 +159,28 @@ def main() -> int:
     setup = Setup(Path(a.load), a.duration, a.warmup, a.runs, a.size, server_cores, load_cores, spin=separate)
     document: dict[str, Any] = {
         "machine": machine.facts(),
-        "setup": {"runs": a.runs, "duration_s": a.duration, "warmup_s": a.warmup, "size": a.size, "one_core": a.one_core,
-                  "server_cores": server_cores, "load_cores": load_cores},
-        "versions": {c.name: ("running at " + c.url) if c.remote else "moves bytes, understands nothing" if c.relay
-                     else version_of(c.command[:1], c.environment) + (" " + " ".join(c.command[1:]) if c.command[1:] else "")
-                     for c in contenders},
+        "setup": {
+            "runs": a.runs,
+            "duration_s": a.duration,
+            "warmup_s": a.warmup,
+            "size": a.size,
+            "one_core": a.one_core,
+            "server_cores": server_cores,
+            "load_cores": load_cores,
+        },
+        "versions": {
+            c.name: (
+                ("running at " + c.url)
+                if c.remote
+                else (
+                    "moves bytes, understands nothing"
+                    if c.relay
+                    else version_of(c.command[:1], c.environment)
+                    + (" " + " ".join(c.command[1:]) if c.command[1:] else "")
+                )
+            )
+            for c in contenders
+        },
         "names": [c.name for c in contenders],
         "judged": [c.name for c in contenders if c.ours],
     }
@@ -151,8 +192,13 @@ def main() -> int:
     document["warnings"] = warnings
     document["goals"] = [v.as_dict() for v in verdicts]
     document["scenarios"] = [
-        {"name": r.scenario.name, "title": r.scenario.title, "args": r.scenario.args,
-         "results": {n: c.results for n, c in r.cells.items()}, "errors": {n: c.errors for n, c in r.cells.items() if c.errors}}
+        {
+            "name": r.scenario.name,
+            "title": r.scenario.title,
+            "args": r.scenario.args,
+            "results": {n: c.results for n, c in r.cells.items()},
+            "errors": {n: c.errors for n, c in r.cells.items() if c.errors},
+        }
         for r in rows
     ]
     if not sys.stdout.isatty():
@@ -172,11 +218,18 @@ def from_json(a: argparse.Namespace) -> int:
 
     document = json.loads(Path(a.from_json).read_text())
     known = {s.name: s for s in SCENARIOS}
-    rows = [Row(known[s["name"]], {n: Cell(r, s["errors"].get(n, [])) for n, r in s["results"].items()})
-            for s in document["scenarios"] if s["name"] in known]
+    rows = [
+        Row(known[s["name"]], {n: Cell(r, s["errors"].get(n, [])) for n, r in s["results"].items()})
+        for s in document["scenarios"]
+        if s["name"] in known
+    ]
     verdicts = table.judge(rows, document["judged"], document["setup"]["one_core"])
     document["goals"] = [v.as_dict() for v in verdicts]
-    print(heading(document) + "\n\n" + table.report(rows, document["names"], document["judged"], verdicts, document["warnings"]))
+    print(
+        heading(document)
+        + "\n\n"
+        + table.report(rows, document["names"], document["judged"], verdicts, document["warnings"])
+    )
     if a.html:
         Path(a.html).write_text(html.page(document, heading(document)))
     return 0

@@ -56,8 +56,11 @@ class Palette:
         return self._colours.get(name, "#666666")
 
     def legend(self, names: list[str]) -> str:
-        return '<div class="legend">' + "".join(
-            f'<span><i style="background:{self[n]}"></i>{escape(n)}</span>' for n in names) + "</div>"
+        return (
+            '<div class="legend">'
+            + "".join(f'<span><i style="background:{self[n]}"></i>{escape(n)}</span>' for n in names)
+            + "</div>"
+        )
 
 
 def _ticks_log(low: float, high: float) -> list[float]:
@@ -83,9 +86,17 @@ def _bytes(value: float) -> str:
 Curve = list[tuple[float, float]]
 
 
-def line_plot(curves: dict[str, Curve], palette: Palette, x_label: str, y_label: str, x_text: Callable[[float], str],
-              x_position: Callable[[float], float], x_ticks: list[float], y_text: Callable[[float], str] = _short,
-              dots: bool = True) -> str:
+def line_plot(
+    curves: dict[str, Curve],
+    palette: Palette,
+    x_label: str,
+    y_label: str,
+    x_text: Callable[[float], str],
+    x_position: Callable[[float], float],
+    x_ticks: list[float],
+    y_text: Callable[[float], str] = _short,
+    dots: bool = True,
+) -> str:
     """y logarithmic; x through x_position (0..1)."""
     width, height, left, right, top, bottom = 520, 300, 70, 22, 12, 44
     values = [y for c in curves.values() for _, y in c if y > 0]
@@ -103,27 +114,42 @@ def line_plot(curves: dict[str, Curve], palette: Palette, x_label: str, y_label:
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_label)} by {escape(x_label)}">']
     for t in ticks:
-        out.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>'
-                   f'<text class="tick" x="{left - 6}" y="{py(t) + 4:.1f}" text-anchor="end">{y_text(t)}</text>')
+        out.append(
+            f'<line class="axis" x1="{left}" x2="{width - right}" y1="{py(t):.1f}" y2="{py(t):.1f}"/>'
+            f'<text class="tick" x="{left - 6}" y="{py(t) + 4:.1f}" text-anchor="end">{y_text(t)}</text>'
+        )
     for t in x_ticks:
-        out.append(f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="{top}" y2="{height - bottom}"/>'
-                   f'<text class="tick" x="{px(t):.1f}" y="{height - bottom + 15}" text-anchor="middle">{x_text(t)}</text>')
-    out.append(f'<text class="tick" x="{(left + width - right) / 2}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>'
-               f'<text class="tick" x="12" y="{(top + height - bottom) / 2}" text-anchor="middle" '
-               f'transform="rotate(-90 12 {(top + height - bottom) / 2})">{escape(y_label)}</text>')
+        out.append(
+            f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="{top}" y2="{height - bottom}"/>'
+            f'<text class="tick" x="{px(t):.1f}" y="{height - bottom + 15}" text-anchor="middle">{x_text(t)}</text>'
+        )
+    out.append(
+        f'<text class="tick" x="{(left + width - right) / 2}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="tick" x="12" y="{(top + height - bottom) / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 12 {(top + height - bottom) / 2})">{escape(y_label)}</text>'
+    )
     for name, curve in curves.items():
         points = [(px(x), py(y), x, y) for x, y in sorted(curve) if y > 0]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b, _, _ in points)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{palette[name]}" stroke-width="2.2" stroke-linejoin="round"/>')
+        out.append(
+            f'<polyline points="{path}" fill="none" stroke="{palette[name]}" stroke-width="2.2" stroke-linejoin="round"/>'
+        )
         if dots:
-            out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.4" fill="{palette[name]}"><title>{escape(name)}, {x_text(x)}: '
-                    f'{y_text(float(f"{y:.3g}"))}</title></circle>' for a, b, x, y in points]
+            out += [
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.4" fill="{palette[name]}"><title>{escape(name)}, {x_text(x)}: '
+                f'{y_text(float(f"{y:.3g}"))}</title></circle>'
+                for a, b, x, y in points
+            ]
     out.append("</svg>")
     return "".join(out)
 
 
 def _figure(title: str, note: str, body: str, legend: str = "") -> str:
-    return f"<figure><figcaption>{escape(title)} <span>{escape(note)}</span></figcaption>{body}{legend}</figure>" if body else ""
+    return (
+        f"<figure><figcaption>{escape(title)} <span>{escape(note)}</span></figcaption>{body}{legend}</figure>"
+        if body
+        else ""
+    )
 
 
 def ratio_bars(goals: list[dict[str, Any]]) -> str:
@@ -137,27 +163,35 @@ def ratio_bars(goals: list[dict[str, Any]]) -> str:
     low_ratio = min(0.5, min(g["ratio"] for g in rows) * 0.9)
 
     def px(r: float) -> float:
-        return left + (math.log10(r) - math.log10(low_ratio)) / (math.log10(top_ratio) - math.log10(low_ratio)) * (width - left - 70)
+        return left + (math.log10(r) - math.log10(low_ratio)) / (math.log10(top_ratio) - math.log10(low_ratio)) * (
+            width - left - 70
+        )
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="ratio to {REFERENCE}">']
     for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200):
         if low_ratio <= t <= top_ratio:
             dash = ' stroke-dasharray="4 3" style="stroke:var(--soft)"' if t == 1 else ""
-            out.append(f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="22" y2="{height - 6}"{dash}/>'
-                       f'<text class="tick" x="{px(t):.1f}" y="15" text-anchor="middle">{t:g}×</text>')
+            out.append(
+                f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="22" y2="{height - 6}"{dash}/>'
+                f'<text class="tick" x="{px(t):.1f}" y="15" text-anchor="middle">{t:g}×</text>'
+            )
     for i, g in enumerate(rows):
         y = 28 + i * line
         colour = "var(--bad)" if g["passed"] is False else OURS[0]
         a, b = sorted((px(1), px(g["ratio"])))
         several = len({r["contender"] for r in rows}) > 1
         label = f'{g["title"]}: {g["metric"]}' + (f' [{g["contender"]}]' if several else "")
-        out.append(f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{escape(label)}</text>'
-                   f'<rect x="{a:.1f}" y="{y + 2}" width="{max(1.5, b - a):.1f}" height="{line - 9}" rx="2" style="fill:{colour}"/>'
-                   f'<text x="{max(a, b) + 6:.1f}" y="{y + 13}">{g["ratio"]:.1f}×</text>')
+        out.append(
+            f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{escape(label)}</text>'
+            f'<rect x="{a:.1f}" y="{y + 2}" width="{max(1.5, b - a):.1f}" height="{line - 9}" rx="2" style="fill:{colour}"/>'
+            f'<text x="{max(a, b) + 6:.1f}" y="{y + 13}">{g["ratio"]:.1f}×</text>'
+        )
         if g["goal"].startswith("≥"):
             goal = px(float(g["goal"].strip("≥× ")))
-            out.append(f'<line x1="{goal:.1f}" x2="{goal:.1f}" y1="{y - 1}" y2="{y + line - 4}" style="stroke:var(--ink)" stroke-width="2.5">'
-                       f"<title>goal {escape(g['goal'])}</title></line>")
+            out.append(
+                f'<line x1="{goal:.1f}" x2="{goal:.1f}" y1="{y - 1}" y2="{y + line - 4}" style="stroke:var(--ink)" stroke-width="2.5">'
+                f"<title>goal {escape(g['goal'])}</title></line>"
+            )
     out.append("</svg>")
     return "".join(out)
 
@@ -172,8 +206,11 @@ class Report:
 
     def _median(self, scenario: dict[str, Any], name: str, metric: Metric) -> Optional[float]:
         values = sorted(v for v in (metric.value(r) for r in scenario["results"].get(name, [])) if v is not None)
-        return values[len(values) // 2] if len(values) % 2 else (
-            (values[len(values) // 2 - 1] + values[len(values) // 2]) / 2 if values else None)
+        return (
+            values[len(values) // 2]
+            if len(values) % 2
+            else ((values[len(values) // 2 - 1] + values[len(values) // 2]) / 2 if values else None)
+        )
 
     def _curves(self, family: str, of: Callable[[dict[str, Any], str, Metric], Optional[float]]) -> dict[str, Curve]:
         curves: dict[str, Curve] = {}
@@ -188,15 +225,26 @@ class Report:
                     curves.setdefault(name, []).append((x, y))
         return {n: c for n, c in curves.items() if len(c) > 1}
 
-    def _family(self, family: str, title: str, note: str, x_label: str, y_label: str, x_text: Callable[[float], str],
-                of: Callable[[dict[str, Any], str, Metric], Optional[float]], base: float = 10) -> str:
+    def _family(
+        self,
+        family: str,
+        title: str,
+        note: str,
+        x_label: str,
+        y_label: str,
+        x_text: Callable[[float], str],
+        of: Callable[[dict[str, Any], str, Metric], Optional[float]],
+        base: float = 10,
+    ) -> str:
         curves = self._curves(family, of)
         xs = sorted({x for c in curves.values() for x, _ in c})
         if len(xs) < 2:
             return ""
         low, high = math.log(xs[0]), math.log(xs[-1])
         ticks = xs if len(xs) <= 7 else xs[:: math.ceil(len(xs) / 7)]
-        body = line_plot(curves, self._palette, x_label, y_label, x_text, lambda x: (math.log(x) - low) / (high - low), ticks)
+        body = line_plot(
+            curves, self._palette, x_label, y_label, x_text, lambda x: (math.log(x) - low) / (high - low), ticks
+        )
         return _figure(title, note, body, self._palette.legend(list(curves)))
 
     def _throughput(self, s: dict[str, Any], name: str, metric: Metric) -> Optional[float]:
@@ -207,21 +255,53 @@ class Report:
         return self._median(s, name, Metric("rate", "", ("window", "messages_per_second"), ""))
 
     def size_plots(self) -> str:
-        return (
-            self._family("1→1 by size", "Throughput by payload size", "1→1, more is better", "payload",
-                         "messages per CPU second", _bytes, self._throughput)
-            + self._family("1→1 by size", "CPU per message by payload size", "1→1, less is better", "payload",
-                           "ns", _bytes, self._median)
+        return self._family(
+            "1→1 by size",
+            "Throughput by payload size",
+            "1→1, more is better",
+            "payload",
+            "messages per CPU second",
+            _bytes,
+            self._throughput,
+        ) + self._family(
+            "1→1 by size",
+            "CPU per message by payload size",
+            "1→1, less is better",
+            "payload",
+            "ns",
+            _bytes,
+            self._median,
         )
 
     def scaling_plots(self) -> str:
         return (
-            self._family("pairs by connections", "Scaling by busy connections", "pairs, more is better", "connections",
-                         "messages per second", _short, self._wall_rate)
-            + self._family("pairs by connections", "Cost by busy connections", "pairs, less is better", "connections",
-                           "CPU ns per message", _short, self._median)
-            + self._family("random subjects by subscriptions", "Cost by number of subscriptions",
-                           "random subjects, less is better", "literal subscriptions", "CPU ns per message", _short, self._median)
+            self._family(
+                "pairs by connections",
+                "Scaling by busy connections",
+                "pairs, more is better",
+                "connections",
+                "messages per second",
+                _short,
+                self._wall_rate,
+            )
+            + self._family(
+                "pairs by connections",
+                "Cost by busy connections",
+                "pairs, less is better",
+                "connections",
+                "CPU ns per message",
+                _short,
+                self._median,
+            )
+            + self._family(
+                "random subjects by subscriptions",
+                "Cost by number of subscriptions",
+                "random subjects, less is better",
+                "literal subscriptions",
+                "CPU ns per message",
+                _short,
+                self._median,
+            )
         )
 
     def latency_plots(self) -> str:
@@ -235,12 +315,24 @@ class Report:
                 continue
             curves: dict[str, Curve] = {}
             for name in self._names:
-                runs = sorted((r for r in s["results"].get(name, []) if metric.value(r) is not None), key=lambda r: metric.value(r) or 0)
+                runs = sorted(
+                    (r for r in s["results"].get(name, []) if metric.value(r) is not None),
+                    key=lambda r: metric.value(r) or 0,
+                )
                 if runs:
                     curve = runs[(len(runs) - 1) // 2]["latency"]["curve"]
                     curves[name] = [(p, max(us, 0.1)) for p, us in curve if p < 99.995]
-            body = line_plot(curves, self._palette, "percentile", "µs", lambda p: f"{p:g} %", position,
-                             [50, 90, 99, 99.9, 99.99], lambda y: f"{y / 1000:g} ms" if y >= 1000 else f"{y:g} µs", dots=False)
+            body = line_plot(
+                curves,
+                self._palette,
+                "percentile",
+                "µs",
+                lambda p: f"{p:g} %",
+                position,
+                [50, 90, 99, 99.9, 99.99],
+                lambda y: f"{y / 1000:g} ms" if y >= 1000 else f"{y:g} µs",
+                dots=False,
+            )
             out.append(_figure(s["title"], "less is better", body, self._palette.legend(list(curves))))
         return "".join(out)
 
@@ -254,16 +346,26 @@ class Report:
                 cells = []
                 for n in self._names:
                     v = self._median(s, n, m)
-                    extra = f' <small>({rate(v)}/s)</small>' if v and m.unit == "ns" and m.key in ("cpu", "subscribe") else ""
+                    extra = (
+                        f" <small>({rate(v)}/s)</small>"
+                        if v and m.unit == "ns" and m.key in ("cpu", "subscribe")
+                        else ""
+                    )
                     cells.append(f"<td>{escape(number(v, m.unit))}{extra}</td>")
                 g = verdicts.get((s["name"], m.label, judged), {})
                 ratio = f"{g['ratio']:.2f}×" if g.get("ratio") else ""
                 over = f"{g['over_floor']:.1f}×" if g.get("over_floor") else ""
-                verdict = {True: '<td class="pass">pass</td>', False: '<td class="miss">miss</td>'}.get(g.get("passed"), "<td></td>")
-                rows.append(f"<tr><td>{escape(s['title'])}: {escape(m.label)}</td>{''.join(cells)}<td>{ratio}</td>"
-                            f"<td>{escape(g.get('goal', ''))}</td>{verdict}<td>{escape(g.get('aim', ''))}</td><td>{over}</td></tr>")
-        return (f'<div class="scroll"><table><thead><tr><th>work</th>{head}<th>ratio</th><th>goal</th><th></th><th>aim</th><th>over floor</th>'
-                f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>")
+                verdict = {True: '<td class="pass">pass</td>', False: '<td class="miss">miss</td>'}.get(
+                    g.get("passed"), "<td></td>"
+                )
+                rows.append(
+                    f"<tr><td>{escape(s['title'])}: {escape(m.label)}</td>{''.join(cells)}<td>{ratio}</td>"
+                    f"<td>{escape(g.get('goal', ''))}</td>{verdict}<td>{escape(g.get('aim', ''))}</td><td>{over}</td></tr>"
+                )
+        return (
+            f'<div class="scroll"><table><thead><tr><th>work</th>{head}<th>ratio</th><th>goal</th><th></th><th>aim</th><th>over floor</th>'
+            f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        )
 
     def tiles(self) -> str:
         judged = (self._document["judged"] or [""])[0]
@@ -272,14 +374,21 @@ class Report:
         out = []
         if with_goal:
             reached = sum(1 for g in with_goal if g["passed"])
-            out.append(f'<div class="tile"><b class="{"pass" if reached == len(with_goal) else "miss"}">{reached} of {len(with_goal)}</b>'
-                       "<span>goals reached</span></div>")
+            out.append(
+                f'<div class="tile"><b class="{"pass" if reached == len(with_goal) else "miss"}">{reached} of {len(with_goal)}</b>'
+                "<span>goals reached</span></div>"
+            )
         ratios = [g["ratio"] for g in goals if g["ratio"] and g["metric"].startswith("CPU per")]
         if ratios:
             middle = math.exp(sum(map(math.log, ratios)) / len(ratios))
-            out.append(f'<div class="tile"><b>{middle:.1f}×</b><span>messages per CPU second against {REFERENCE}, geometric mean of '
-                       f"{len(ratios)} kinds of work</span></div>")
-        for title, metric, text in (("1→1, 16 B", "CPU per message", "1→1, 16 B"), ("1 M literal subscriptions", "memory each", "less memory a subscription")):
+            out.append(
+                f'<div class="tile"><b>{middle:.1f}×</b><span>messages per CPU second against {REFERENCE}, geometric mean of '
+                f"{len(ratios)} kinds of work</span></div>"
+            )
+        for title, metric, text in (
+            ("1→1, 16 B", "CPU per message", "1→1, 16 B"),
+            ("1 M literal subscriptions", "memory each", "less memory a subscription"),
+        ):
             g = next((g for g in goals if g["title"] == title and g["metric"] == metric and g["ratio"]), None)
             if g:
                 out.append(f'<div class="tile"><b>{g["ratio"]:.1f}×</b><span>{text}</span></div>')
@@ -289,27 +398,41 @@ class Report:
 def page(document: dict[str, Any], heading: str) -> str:
     report = Report(document)
     warnings = "".join(f"<li>{escape(w)}</li>" for w in document["warnings"])
-    failures = "".join(f"<li>{escape(s['name'])}, {escape(n)}: {escape(e)}</li>" for s in document["scenarios"]
-                       for n, errors in s["errors"].items() for e in errors)
+    failures = "".join(
+        f"<li>{escape(s['name'])}, {escape(n)}: {escape(e)}</li>"
+        for s in document["scenarios"]
+        for n, errors in s["errors"].items()
+        for e in errors
+    )
     sections = [
-        (f"Times better than {REFERENCE}", "CPU time, memory or latency of the reference divided by ours, in the same run. "
-         "The upright mark is the goal; the dashed line is the reference itself.",
-         f"<figure>{ratio_bars(document['goals'])}</figure>" if any(g["ratio"] for g in document["goals"]) else ""),
+        (
+            f"Times better than {REFERENCE}",
+            "CPU time, memory or latency of the reference divided by ours, in the same run. "
+            "The upright mark is the goal; the dashed line is the reference itself.",
+            f"<figure>{ratio_bars(document['goals'])}</figure>" if any(g["ratio"] for g in document["goals"]) else "",
+        ),
         ("By payload size", "", report.size_plots()),
-        ("Latency", "Percentile curves. Open loop: measured from when a message should have left, so that a stall counts in full.",
-         report.latency_plots()),
+        (
+            "Latency",
+            "Percentile curves. Open loop: measured from when a message should have left, so that a stall counts in full.",
+            report.latency_plots(),
+        ),
         ("Scaling", "", report.scaling_plots()),
     ]
     body = "".join(
-        f"<h2>{escape(title)}</h2>" + (f"<p>{escape(text)}</p>" if text else "")
+        f"<h2>{escape(title)}</h2>"
+        + (f"<p>{escape(text)}</p>" if text else "")
         + (content if content.startswith("<figure><svg") else f'<div class="plots">{content}</div>')
-        for title, text, content in sections if content)
+        for title, text, content in sections
+        if content
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Peregrine benchmark</title><style>{STYLE}</style></head><body><h1>Peregrine benchmark</h1>"
         f'<p class="facts">{escape(heading)}</p>{report.tiles()}'
         + (f'<div class="warn"><b>Before believing a figure</b><ul>{warnings}</ul></div>' if warnings else "")
         + (f'<div class="warn"><b class="miss">Failed runs</b><ul>{failures}</ul></div>' if failures else "")
-        + body + "<h2>All numbers</h2><p>Medians over the runs. CPU is that of the server process, per message in and out; in "
+        + body
+        + "<h2>All numbers</h2><p>Medians over the runs. CPU is that of the server process, per message in and out; in "
         "parentheses the same as messages per CPU second.</p>" + report.numbers() + "</body></html>\n"
     )

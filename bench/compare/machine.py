@@ -32,7 +32,7 @@ def facts() -> dict[str, Any]:
 
 
 def pace_ns() -> float:
-    """CPU time of a fixed piece of work. A machine that shares its cores or caches shows it here, where no steal is counted."""
+    """CPU time of a fixed piece of work. Shared cores or caches show here, where no steal is counted."""
     best = float("inf")
     for _ in range(3):
         begin = time.process_time_ns()

@@ -100,8 +100,15 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
     pace = machine.pace_ns()
     watch = machine.Watch()
     with Server(contender, setup.server_cores, scenario.config) as server:
-        command = [str(setup.load), "--server", server.url, "--warmup", str(setup.warmup_s),
-                   "--duration", str(setup.duration_s * scenario.duration)]
+        command = [
+            str(setup.load),
+            "--server",
+            server.url,
+            "--warmup",
+            str(setup.warmup_s),
+            "--duration",
+            str(setup.duration_s * scenario.duration),
+        ]
         if server.pid:
             command += ["--server-pid", str(server.pid)]
         if setup.load_cores:
@@ -113,7 +120,10 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
     except ValueError:
         result = {"ok": False, "error": (done.stderr.strip() or f"load ended with {done.returncode}")[-300:]}
     if server.crash:
-        result = {"ok": False, "error": "; ".join(filter(None, [str(result.get("error", "")), f"the server {server.crash}"]))}
+        result = {
+            "ok": False,
+            "error": "; ".join(filter(None, [str(result.get("error", "")), f"the server {server.crash}"])),
+        }
     result["pace_ns"] = pace
     result["machine"] = watch.busy_ticks()
     return result
@@ -158,9 +168,13 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
         out.append(f"the machine was {idle_load:.0%} busy with other work before the first run")
     paces = [r["pace_ns"] for row in rows for c in row.cells.values() for r in c.results if "pace_ns" in r]
     if paces and max(paces) > 1.5 * min(paces):
-        out.append(f"the same piece of work took between {min(paces) / 1e6:.1f} and {max(paces) / 1e6:.1f} ms of CPU time: "
-                   "neighbours on this hardware; believe ratios, not absolute figures")
-    steals = [r["machine"]["steal_share"] for row in rows for c in row.cells.values() for r in c.results if "machine" in r]
+        out.append(
+            f"the same piece of work took between {min(paces) / 1e6:.1f} and {max(paces) / 1e6:.1f} ms of CPU time: "
+            "neighbours on this hardware; believe ratios, not absolute figures"
+        )
+    steals = [
+        r["machine"]["steal_share"] for row in rows for c in row.cells.values() for r in c.results if "machine" in r
+    ]
     if steals and statistics.mean(steals) > 0.02:
         out.append(f"{statistics.mean(steals):.1%} of the CPU time was stolen by the hypervisor")
     for row in rows:
@@ -173,6 +187,8 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
                 continue
             window = result["window"]
             if window["generator_cpu_share"] > 0.95 and window.get("server_cpu_share", 1.0) < 0.8:
-                out.append(f"{row.scenario.name}, {name}: the generator was the bottleneck "
-                           f"(generator {window['generator_cpu_share']:.0%}, server {window['server_cpu_share']:.0%} of a core)")
+                out.append(
+                    f"{row.scenario.name}, {name}: the generator was the bottleneck "
+                    f"(generator {window['generator_cpu_share']:.0%}, server {window['server_cpu_share']:.0%} of a core)"
+                )
     return out

@@ -1,7 +1,7 @@
 """What is measured, in which words it is reported, and what Peregrine is to reach.
 
-A scenario is one way to call bench/load.cc. A metric is one number of its result; less is always better, so that every ratio
-reads "how many times better than the reference".
+A scenario is one way to call bench/load.cc. A metric is one number of its result; less is always better, so that
+every ratio reads "how many times better than the reference".
 
 Goals are ratios to the newest nats-server in the same run, so that a slow or busy machine moves both sides:
     goal      what has to hold now, in the default set-up (both servers on all cores)
@@ -143,11 +143,28 @@ def _subscriptions() -> list[Scenario]:
                 f"subscriptions-{text.replace(' ', '').lower()}",
                 f"{text} literal subscriptions",
                 f"--shape share --subjects {n} --choice random --subscribers 10 --count-subscriptions",
-                Metric("subscribe", "subscribe, CPU each", ("subscriptions", "cpu_ns_per_message"), "ns", 5.0 if main else None),
-                Metric("memory", "memory each", ("subscriptions", "memory", "resident_each"), "B", 4.0 if main else None,
-                       aim_at_most=100.0 if main else None),
-                Metric("cpu", "random subjects, CPU per message", ("window", "cpu_ns_per_message"), "ns",
-                       aim=WIDE if main else None),
+                Metric(
+                    "subscribe",
+                    "subscribe, CPU each",
+                    ("subscriptions", "cpu_ns_per_message"),
+                    "ns",
+                    5.0 if main else None,
+                ),
+                Metric(
+                    "memory",
+                    "memory each",
+                    ("subscriptions", "memory", "resident_each"),
+                    "B",
+                    4.0 if main else None,
+                    aim_at_most=100.0 if main else None,
+                ),
+                Metric(
+                    "cpu",
+                    "random subjects, CPU per message",
+                    ("window", "cpu_ns_per_message"),
+                    "ns",
+                    aim=WIDE if main else None,
+                ),
                 relay=False,
                 core=main,
                 sized=False,
@@ -166,29 +183,58 @@ SCENARIOS: list[Scenario] = [
     _stream("fan-10-16", "fan-out 1→10, 16 B", "--subscribers 10", cpu(4.0, (9.0, 9.0), 2.5), sized=False),
     _stream("fan-10-1024", "fan-out 1→10, 1 KiB", "--subscribers 10 --size 1024", cpu(None, LARGE, 1.3), sized=False),
     _stream("fan-100", "fan-out 1→100, 16 B", "--subscribers 100", cpu(None, WIDE, 2.5)),
-    _stream("fan-1000", "fan-out 1→1000, 128 B", "--subscribers 1000 --size 128", cpu(None, WIDE, 2.5),
-            duration=2.0),
-    _stream("fan-in-100", "fan-in 100→1, wildcard", "--publishers 100 --subjects 100 --wildcard", cpu(None, SMALL, 3.5)),
+    _stream("fan-1000", "fan-out 1→1000, 128 B", "--subscribers 1000 --size 128", cpu(None, WIDE, 2.5), duration=2.0),
+    _stream(
+        "fan-in-100", "fan-in 100→1, wildcard", "--publishers 100 --subjects 100 --wildcard", cpu(None, SMALL, 3.5)
+    ),
     _stream("queue-10", "queue group of 10", "--shape share --queue --subscribers 10", cpu(None, SMALL, 4.0)),
-    Scenario("request-1", "request/reply, 1 requester", ("request",), (cpu(None, (2.0, 1.6), 1.15, "round trip"), *latency())),
-    Scenario("request-16", "request/reply, 16 requesters", ("request", "--requesters", "16"),
-             (cpu(None, (2.0, 1.6), 1.15, "round trip"), *latency())),
-    Scenario("request-16x8", "request/reply, 16 requesters, 8 in flight each", ("request", "--requesters", "16", "--depth", "8"),
-             (cpu(None, (3.0, 3.0), None, "round trip"), *latency())),
-    Scenario("request-256", "request/reply, 256 requesters", ("request", "--requesters", "256"),
-             (cpu(None, (2.0, 1.6), None, "round trip"), *latency()), core=False),
+    Scenario(
+        "request-1", "request/reply, 1 requester", ("request",), (cpu(None, (2.0, 1.6), 1.15, "round trip"), *latency())
+    ),
+    Scenario(
+        "request-16",
+        "request/reply, 16 requesters",
+        ("request", "--requesters", "16"),
+        (cpu(None, (2.0, 1.6), 1.15, "round trip"), *latency()),
+    ),
+    Scenario(
+        "request-16x8",
+        "request/reply, 16 requesters, 8 in flight each",
+        ("request", "--requesters", "16", "--depth", "8"),
+        (cpu(None, (3.0, 3.0), None, "round trip"), *latency()),
+    ),
+    Scenario(
+        "request-256",
+        "request/reply, 256 requesters",
+        ("request", "--requesters", "256"),
+        (cpu(None, (2.0, 1.6), None, "round trip"), *latency()),
+        core=False,
+    ),
     Scenario("latency-10k", "open loop, 10 k messages/s", ("paced", "--rate", "10000"), (*latency(), cpu())),
     Scenario("latency-100k", "open loop, 100 k messages/s", ("paced", "--rate", "100000"), (*latency(), cpu())),
     *_subscriptions(),
     Scenario("churn", "SUB/UNSUB churn", ("churn",), (cpu(None, WIDE),), relay=False, sized=False),
-    Scenario("connections-10k", "10 k idle connections", ("idle", "--connections", "10000"),
-             (Metric("memory", "memory each", ("memory", "resident_each"), "B", at_most=4096.0, aim_at_most=1024.0),
-              Metric("dial", "connecting, CPU each", ("dialling", "cpu_ns_per_message"), "ns"),
-              Metric("idle", "CPU, % of a core", ("window", "server_cpu_share"), "%")),
-             relay=False, sized=False),
-    Scenario("idle", "idle server", ("idle", "--connections", "0"),
-             (Metric("idle", "CPU, % of a core", ("window", "server_cpu_share"), "%", at_most=0.5),),
-             relay=False, sized=False, duration=2.0),
+    Scenario(
+        "connections-10k",
+        "10 k idle connections",
+        ("idle", "--connections", "10000"),
+        (
+            Metric("memory", "memory each", ("memory", "resident_each"), "B", at_most=4096.0, aim_at_most=1024.0),
+            Metric("dial", "connecting, CPU each", ("dialling", "cpu_ns_per_message"), "ns"),
+            Metric("idle", "CPU, % of a core", ("window", "server_cpu_share"), "%"),
+        ),
+        relay=False,
+        sized=False,
+    ),
+    Scenario(
+        "idle",
+        "idle server",
+        ("idle", "--connections", "0"),
+        (Metric("idle", "CPU, % of a core", ("window", "server_cpu_share"), "%", at_most=0.5),),
+        relay=False,
+        sized=False,
+        duration=2.0,
+    ),
     *_sizes_extra(),
     *_pairs(),
 ]

@@ -70,14 +70,18 @@ class Server:
                 config.write_text(self._config)
                 command += ["-c", str(config)]
         log = open(ports_dir / "log", "wb")
-        # The cores are taken over from the parent for the moment of starting: no shell, no taskset, the pid is the server's.
+        # The child inherits its cores from us: no shell, no taskset, the pid is the server's.
         before = os.sched_getaffinity(0)
         if self._cores:
             os.sched_setaffinity(0, self._cores)
         try:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.contender.environment}, start_new_session=True,
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.contender.environment},
+                start_new_session=True,
             )
         except OSError as e:
             raise StartFailure(f"{command[0]}: {e.strerror}") from e
@@ -92,7 +96,9 @@ class Server:
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise StartFailure(f"{self.contender.name} ended with {self._process.returncode}: {self._log_tail(ports_dir)}")
+                raise StartFailure(
+                    f"{self.contender.name} ended with {self._process.returncode}: {self._log_tail(ports_dir)}"
+                )
             for path in ports_dir.glob("*.ports"):
                 try:
                     self.url = json.loads(path.read_text())["nats"][0]
@@ -126,8 +132,9 @@ class Server:
 
 def version_of(command: list[str], environment: dict[str, str]) -> str:
     try:
-        out = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=10,
-                             env={**os.environ, **environment})
+        out = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, timeout=10, env={**os.environ, **environment}
+        )
         lines = (out.stdout or out.stderr).strip().splitlines()
         return lines[0] if lines else "unknown"
     except (OSError, subprocess.TimeoutExpired):

@@ -14,7 +14,7 @@ FLOOR = "floor"
 
 @dataclass
 class Verdict:
-    """One metric of one contender against the reference and its goals. Ratios: how many times better than the reference."""
+    """One metric of one contender against the reference and its goals. A ratio says how many times better."""
 
     scenario: str
     title: str
@@ -64,8 +64,24 @@ def judge(rows: list[Row], judged: list[str], one_core: bool) -> list[Verdict]:
                 goal, passed = _goal(metric, ratio, value)
                 aim, reached = _aim(metric, one_core, ratio, value)
                 over = value / floor if value and floor else None
-                out.append(Verdict(row.scenario.name, row.scenario.title, metric.label, metric.unit, name, value, reference,
-                                   floor, ratio, over, goal, passed, aim, reached))
+                out.append(
+                    Verdict(
+                        row.scenario.name,
+                        row.scenario.title,
+                        metric.label,
+                        metric.unit,
+                        name,
+                        value,
+                        reference,
+                        floor,
+                        ratio,
+                        over,
+                        goal,
+                        passed,
+                        aim,
+                        reached,
+                    )
+                )
     return out
 
 
@@ -102,7 +118,9 @@ class Table:
         widths = [max(len(r[i]) for r in self._rows) for i in range(len(self._rows[0]))]
         lines = []
         for n, row in enumerate(self._rows):
-            lines.append("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip())
+            lines.append(
+                "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+            )
             if n == 0:
                 lines.append("  ".join("-" * w for w in widths))
         return "\n".join(lines)
@@ -115,7 +133,9 @@ def _mark(passed: Optional[bool]) -> str:
 def _cpu_tables(rows: list[Row], names: list[str], verdicts: list[Verdict], judged: list[str]) -> list[str]:
     """Messages per CPU second and CPU ns per message, side by side."""
     first = judged[0] if judged else ""
-    table = Table(["messages per server CPU second", *names, f"{first} ratio" if first else "ratio", "goal", "", "aim", "× floor"])
+    table = Table(
+        ["messages per server CPU second", *names, f"{first} ratio" if first else "ratio", "goal", "", "aim", "× floor"]
+    )
     detail = Table(["CPU ns per message (in + out)", *names, "server cores", "generator cores"])
     by_key = {(v.scenario, v.metric, v.contender): v for v in verdicts}
     any_row = False
@@ -124,10 +144,20 @@ def _cpu_tables(rows: list[Row], names: list[str], verdicts: list[Verdict], judg
             any_row = True
             values = {n: row.cells[n].median(metric) if n in row.cells else None for n in names}
             v = by_key.get((row.scenario.name, metric.label, first))
-            title = row.scenario.title + {"CPU per message": "", "CPU per round trip": " (round trips)"}.get(metric.label, f": {metric.label.split(',')[0]}")
-            table.add([title, *(rate(values[n]) for n in names),
-                       f"{v.ratio:.2f}×" if v and v.ratio else "–", v.goal if v else "", _mark(v.passed) if v else "",
-                       v.aim + (" ✓" if v.aim_reached else "") if v else "", f"{v.over_floor:.1f}" if v and v.over_floor else ""])
+            title = row.scenario.title + {"CPU per message": "", "CPU per round trip": " (round trips)"}.get(
+                metric.label, f": {metric.label.split(',')[0]}"
+            )
+            table.add(
+                [
+                    title,
+                    *(rate(values[n]) for n in names),
+                    f"{v.ratio:.2f}×" if v and v.ratio else "–",
+                    v.goal if v else "",
+                    _mark(v.passed) if v else "",
+                    v.aim + (" ✓" if v.aim_reached else "") if v else "",
+                    f"{v.over_floor:.1f}" if v and v.over_floor else "",
+                ]
+            )
             shares = []
             for key in ("server_cpu_share", "generator_cpu_share"):
                 part = []
@@ -155,9 +185,18 @@ def _latency_table(rows: list[Row], names: list[str], verdicts: list[Verdict], j
             h = result["latency"]
             ratios = []
             for key in ("latency p50", "latency p99"):
-                v = next((v for v in verdicts if v.scenario == row.scenario.name and v.metric == key and v.contender == name), None)
+                v = next(
+                    (
+                        v
+                        for v in verdicts
+                        if v.scenario == row.scenario.name and v.metric == key and v.contender == name
+                    ),
+                    None,
+                )
                 ratios.append(f"{v.ratio:.2f}×" if v and v.ratio else "")
-            table.add([row.scenario.title, name, *(number(h[k]) for k in ("p50", "p90", "p99", "p99_9", "max")), *ratios])
+            table.add(
+                [row.scenario.title, name, *(number(h[k]) for k in ("p50", "p90", "p99", "p99_9", "max")), *ratios]
+            )
     return [table.text()] if found else []
 
 
@@ -168,22 +207,46 @@ def _other_table(rows: list[Row], names: list[str], verdicts: list[Verdict], jud
     for row in rows:
         for metric in (m for m in row.scenario.metrics if m.key in ("memory", "idle", "dial")):
             found = True
-            v = next((v for v in verdicts if v.scenario == row.scenario.name and v.metric == metric.label and v.contender == first), None)
+            v = next(
+                (
+                    v
+                    for v in verdicts
+                    if v.scenario == row.scenario.name and v.metric == metric.label and v.contender == first
+                ),
+                None,
+            )
             values = [row.cells[n].median(metric) if n in row.cells else None for n in names]
-            table.add([f"{row.scenario.title}: {metric.label}", *(number(x, metric.unit) for x in values),
-                       f"{v.ratio:.2f}×" if v and v.ratio else "–", v.goal if v else "", _mark(v.passed) if v else "", v.aim if v else ""])
+            table.add(
+                [
+                    f"{row.scenario.title}: {metric.label}",
+                    *(number(x, metric.unit) for x in values),
+                    f"{v.ratio:.2f}×" if v and v.ratio else "–",
+                    v.goal if v else "",
+                    _mark(v.passed) if v else "",
+                    v.aim if v else "",
+                ]
+            )
     return [table.text()] if found else []
 
 
 def report(rows: list[Row], names: list[str], judged: list[str], verdicts: list[Verdict], warnings: list[str]) -> str:
-    blocks = [*_cpu_tables(rows, names, verdicts, judged), *_latency_table(rows, names, verdicts, judged),
-              *_other_table(rows, names, verdicts, judged)]
+    blocks = [
+        *_cpu_tables(rows, names, verdicts, judged),
+        *_latency_table(rows, names, verdicts, judged),
+        *_other_table(rows, names, verdicts, judged),
+    ]
     with_goal = [v for v in verdicts if v.passed is not None]
     if with_goal:
         missed = [v for v in with_goal if not v.passed]
-        blocks.append(f"goals: {len(with_goal) - len(missed)} of {len(with_goal)} reached"
-                      + "".join(f"\n  missed: {v.title}, {v.metric} ({v.contender}): {number(v.value, v.unit)}"
-                                + (f", {v.ratio:.2f}×" if v.ratio else "") + f", goal {v.goal}" for v in missed))
+        blocks.append(
+            f"goals: {len(with_goal) - len(missed)} of {len(with_goal)} reached"
+            + "".join(
+                f"\n  missed: {v.title}, {v.metric} ({v.contender}): {number(v.value, v.unit)}"
+                + (f", {v.ratio:.2f}×" if v.ratio else "")
+                + f", goal {v.goal}"
+                for v in missed
+            )
+        )
     failures = [f"  {row.scenario.name}, {n}: {e}" for row in rows for n, c in row.cells.items() for e in c.errors]
     if failures:
         blocks.append("failed runs:\n" + "\n".join(failures))
