@@ -487,7 +487,8 @@ def log_file(exe):
 def log_is_appended(exe):
     with Scratch(old_log="kept\n") as directory:
         path = os.path.join(directory, "old.log")
-        with exe.start(*loopback("-l", path)):
+        with exe.start(*loopback("-l", path)) as broker:
+            broker.logged(r"Server is ready$", name=path)
             with open(path, encoding="utf-8") as file:
                 check(file.read().startswith("kept\n["), "the old log is gone")
 
@@ -552,6 +553,7 @@ def remote_syslog(exe):
 @case
 def banner_and_ready_lines(exe):
     with exe.start(*loopback("-m", "-1"), config="max_payload: 1MB\n") as broker:
+        broker.logged(r"\[INF\] Server is ready$")  # a log may be written a moment after the ports file
         log = broker.log()
         check(not broker.read("stdout.log"), f"stdout: {broker.read('stdout.log')!r}")
         for line in log.splitlines():
@@ -578,17 +580,20 @@ def banner_and_ready_lines(exe):
 def log_times(exe):
     local = datetime.datetime.now().astimezone()
     with exe.start(*loopback(), env={"TZ": "Asia/Tokyo"}) as broker:
+        broker.logged(r"Server is ready$")
         text = LOG_LINE.match(broker.log())[2]
         said = datetime.datetime.strptime(text, "%Y/%m/%d %H:%M:%S.%f")
         tokyo = local.astimezone(datetime.timezone(datetime.timedelta(hours=9))).replace(tzinfo=None)
         check(abs((said - tokyo).total_seconds()) < 30, f"{text} is not the local time {tokyo}")
     with exe.start(*loopback("--logtime_utc"), env={"TZ": "Asia/Tokyo"}) as broker:
+        broker.logged(r"Server is ready$")
         text = LOG_LINE.match(broker.log())[2]
         said = datetime.datetime.strptime(text, "%Y/%m/%d %H:%M:%S.%f")
         utc = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
         check(abs((said - utc).total_seconds()) < 30, f"{text} is not UTC {utc}")
     for args, config in ((["-T=false"], None), (["--logtime=false"], None), ([], "logtime: false\n")):
         with exe.start(*loopback(*args), config=config) as broker:
+            broker.logged(r"Server is ready$")
             for line in broker.log().splitlines():
                 check(re.fullmatch(rf"\[{broker.pid}\] \[INF\] .*", line), f"{args}: {line!r}")
 
