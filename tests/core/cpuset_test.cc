@@ -32,7 +32,8 @@ class CgroupQuota : public testing::Test {
     file("/proc/self/cgroup", "0::" + path + "\n");
     file("/proc/self/mountinfo",
          "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
-         "30 22 0:26 " + mount_root + " /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+         "30 22 0:26 " +
+             mount_root + " /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
   }
 
   std::string root_;

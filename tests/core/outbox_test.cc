@@ -1,0 +1,116 @@
+#include "core/outbox.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "core/random.h"
+
+namespace peregrine::core {
+namespace {
+
+struct Releases final : ReleaseSink {
+  int count = 0;
+  void release_to(uint32_t, SharedBytes*) override { ++count; }
+};
+
+std::string front(const Outbox& outbox, size_t max_bytes) {
+  iovec iov[64];
+  std::string text;
+  const size_t n = outbox.gather(iov, 64, max_bytes);
+  for (size_t i = 0; i < n; ++i) text.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
+  return text;
+}
+
+TEST(Outbox, EmptyOwnsNothing) {
+  Releases releases;
+  BufferPool pool(0, &releases);
+  Outbox outbox(&pool);
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
+  outbox.append("hello");
+  EXPECT_GT(pool.bytes_in_use(), 0u);
+  outbox.consume(5);
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
+  EXPECT_TRUE(outbox.empty());
+}
+
+TEST(Outbox, AgainstAString) {
+  Releases releases;
+  BufferPool pool(0, &releases);
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    Random random(seed);
+    Outbox outbox(&pool);
+    std::string twin;
+    for (int step = 0; step < 3000; ++step) {
+      const std::string text(1 + random.below(step % 50 == 0 ? 100'000 : 300), static_cast<char>('a' + random.below(26)));
+      switch (random.below(4)) {
+        case 0:
+          outbox.append(text);
+          twin += text;
+          break;
+        case 1:
+          if (text.size() <= BufferPool::kLargeChunk) {
+            std::memcpy(outbox.reserve(text.size()), text.data(), text.size());
+            outbox.commit(text.size());
+            twin += text;
+          }
+          break;
+        case 2: {
+          SharedBytes* shared = pool.share(text);
+          const auto offset = static_cast<uint32_t>(random.below(text.size() + 1));
+          outbox.append_shared(shared, offset);
+          pool.drop(shared);
+          twin += text.substr(offset);
+          break;
+        }
+        default: {
+          ASSERT_TRUE(twin.starts_with(front(outbox, 4096))) << "seed " << seed;
+          const size_t n = random.below(twin.size() + 1);
+          outbox.consume(n);
+          twin.erase(0, n);
+        }
+      }
+      ASSERT_EQ(outbox.pending(), twin.size()) << "seed " << seed;
+    }
+    while (!outbox.empty()) {
+      const std::string text = front(outbox, 1 << 16);
+      ASSERT_TRUE(!text.empty() && twin.starts_with(text)) << "seed " << seed;
+      outbox.consume(text.size());
+      twin.erase(0, text.size());
+    }
+    EXPECT_TRUE(twin.empty());
+  }
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
+}
+
+TEST(Outbox, AppendingDoesNotMoveWhatIsInFlight) {
+  Releases releases;
+  BufferPool pool(0, &releases);
+  Outbox outbox(&pool);
+  outbox.append("in flight");
+  iovec iov[4];
+  ASSERT_EQ(outbox.gather(iov, 4, 1 << 20), 1u);
+  for (int n = 0; n < 10'000; ++n) outbox.append("more and more of it");
+  EXPECT_EQ(std::string(static_cast<char*>(iov[0].iov_base), iov[0].iov_len), "in flight");
+  outbox.consume(iov[0].iov_len);
+  EXPECT_EQ(front(outbox, 19).substr(0, 19), "more and more of it");
+}
+
+TEST(Outbox, ForeignPayloadGoesHomeOnce) {
+  Releases releases;
+  BufferPool pool(1, &releases);
+  SharedBytes origin{1, 5, "bytes", nullptr, 0};
+  SharedBytes* wrapped = pool.wrap(&origin, 0);
+  {
+    Outbox one(&pool), two(&pool);
+    one.append_shared(wrapped, 0);
+    two.append_shared(wrapped, 0);
+    pool.drop(wrapped);
+    one.consume(5);
+    EXPECT_EQ(releases.count, 0);
+  }
+  EXPECT_EQ(releases.count, 1);
+}
+
+}  // namespace
+}  // namespace peregrine::core
