@@ -28,6 +28,12 @@ constexpr uint16_t kBufferGroup = 0;
 constexpr uint16_t kProbeBuffers = 4;
 constexpr uint32_t kProbeBufferBytes = 4096;
 
+// A profile may allow io_uring_setup and refuse the rest.
+Refusal call_refused(const char* call, int error) {
+  return {true, std::string(call) + " refused (" + errno_text(error) +
+                    "): allow io_uring_enter and io_uring_register in the seccomp profile to use io_uring"};
+}
+
 Refusal lacks(const std::string& what, const std::string& since) {
   return {true, "io_uring here lacks " + what + " (Linux " + since + " has it)"};
 }
@@ -148,7 +154,7 @@ Refusal setup_refused(int error) {
               "io_uring_setup, io_uring_enter and io_uring_register> to use io_uring"};
     }
     case EACCES:
-      return {true, "io_uring_setup refused (EACCES): a security module forbids it; allow io_uring in its policy to use it"};
+      return {true, "io_uring_setup refused (EACCES): a security module forbids it; change its policy to use io_uring"};
     case ENOSYS:
       return {true,
               "io_uring_setup refused (ENOSYS): kernel without io_uring, or a seccomp profile that hides it (Podman, CRI-O); start with "
@@ -178,18 +184,15 @@ std::expected<Features, Refusal> probe(const Options& options) {
   }
   constexpr uint32_t kNeeded = IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_FAST_POLL;
   if ((trial.features() & kNeeded) != kNeeded) return std::unexpected(lacks("basic features", "5.11"));
-  // A profile may allow setup and refuse the rest.
   io_uring_prep_nop(trial.sqe());
-  if (const auto nop = trial.answer(); nop.result != 0) {
-    return std::unexpected(Refusal{true, "io_uring_enter refused (" + errno_text(nop.result) +
-                                             "): allow io_uring_enter and io_uring_register in the seccomp profile to use io_uring"});
-  }
-  features.incremental = 
+  if (const auto nop = trial.answer(); nop.result != 0) return std::unexpected(call_refused("io_uring_enter", nop.result));
+  features.incremental =
       options.allow_incremental && incremental.open(trial.ring(), kBufferGroup, kProbeBuffers, kProbeBufferBytes, true) == 0;
   if (!features.incremental) {
     features.notes.push_back("no incremental receive buffers (Linux 6.12): one buffer per receive");
     if (const int error = plain.open(trial.ring(), kBufferGroup, kProbeBuffers, kProbeBufferBytes, false); error != 0) {
       if (error == -ENOMEM) return std::unexpected(Refusal{false, "io_uring buffers: " + errno_text(error)});
+      if (error == -EPERM || error == -EACCES || error == -ENOSYS) return std::unexpected(call_refused("io_uring_register", error));
       return std::unexpected(lacks("provided-buffer rings", "5.19"));
     }
   }
