@@ -56,15 +56,15 @@ uint64_t switches_of(pid_t pid) {
   return total;
 }
 
-uint64_t machine_steal_ns() {
+void add_machine(Sample& out) {
   std::ifstream file("/proc/stat");
   std::string label;
-  uint64_t value = 0, steal = 0;
   file >> label;
-  for (int column = 1; column <= 8 && file >> value; ++column) {
-    if (column == 8) steal = value;
-  }
-  return ticks_to_ns(steal);
+  enum { kUser, kNice, kSystem, kIdle, kIoWait, kIrq, kSoftIrq, kSteal, kColumns };
+  uint64_t ticks[kColumns] = {};
+  for (uint64_t& column : ticks) file >> column;
+  out.machine_busy_ns = ticks_to_ns(ticks[kUser] + ticks[kNice] + ticks[kSystem] + ticks[kIrq] + ticks[kSoftIrq]);
+  out.steal_ns = ticks_to_ns(ticks[kSteal]);
 }
 
 }  // namespace
@@ -77,7 +77,7 @@ Sample Probe::sample() const {
     add_user_and_system(pid, s);
     s.server_switches += switches_of(pid);
   }
-  s.steal_ns = machine_steal_ns();
+  add_machine(s);
   s.generator_cpu_ns = clock_of(CLOCK_PROCESS_CPUTIME_ID);
   for (pid_t pid : pids_) {
     clockid_t clock;

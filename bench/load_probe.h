@@ -25,7 +25,8 @@ struct Sample {
   uint64_t server_system_ns = 0;
   uint64_t server_switches = 0;  // context switches of all live threads
   uint64_t generator_cpu_ns = 0;
-  uint64_t steal_ns = 0;  // of the whole machine
+  uint64_t machine_busy_ns = 0;  // all processes, all cores
+  uint64_t steal_ns = 0;         // taken by the hypervisor, all cores
 };
 
 struct Memory {

@@ -1,4 +1,6 @@
 // The JSON of a run: one shape for all kinds, so that whoever reads it needs no cases.
+#include <algorithm>
+
 #include "bench/load_histogram.h"
 #include "bench/load_runs.h"
 
@@ -20,6 +22,10 @@ json window_json(const Environment& env, const Sample& begin, const Sample& end,
     const double cpu_ns = static_cast<double>(end.server_cpu_ns - begin.server_cpu_ns);
     out["server_cpu_ns"] = cpu_ns;
     out["server_cpu_share"] = cpu_ns / wall_ns;
+    // What neither the server nor we used: other people's work on this machine, in cores.
+    const double ours_ns = cpu_ns + static_cast<double>(end.generator_cpu_ns - begin.generator_cpu_ns);
+    out["others_cpu_share"] =
+        std::max(0.0, static_cast<double>(end.machine_busy_ns - begin.machine_busy_ns) - ours_ns) / wall_ns;
     out["server_user_ns"] = end.server_user_ns - begin.server_user_ns;
     out["server_system_ns"] = end.server_system_ns - begin.server_system_ns;
     out["server_switches"] = end.server_switches - begin.server_switches;

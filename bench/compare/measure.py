@@ -172,6 +172,11 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
             f"the same piece of work took between {min(paces) / 1e6:.1f} and {max(paces) / 1e6:.1f} ms of CPU time: "
             "neighbours on this hardware; believe ratios, not absolute figures"
         )
+    others = [r["window"].get("others_cpu_share", 0.0) for row in rows for c in row.cells.values() for r in c.results]
+    if others and statistics.mean(others) > 0.1:
+        out.append(
+            f"other processes used {statistics.mean(others):.1f} cores on average while we measured: latencies are theirs"
+        )
     steals = [
         r["machine"]["steal_share"] for row in rows for c in row.cells.values() for r in c.results if "machine" in r
     ]
