@@ -16,7 +16,7 @@ struct ShardWeight {
   uint32_t weight;  // > 0
 };
 
-// One queue group a message matches. `id` is the keyed hash of (account, subscription subject, queue name): every shard of this
+// One queue group a message matches. `id` is the keyed hash of (account, queue name): every shard of this
 // process gives the group the same id, so a pick can cross a ring as 8 bytes.
 struct QueueGroup {
   uint64_t id;

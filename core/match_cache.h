@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/hash.h"
 #include "core/match.h"
 
 namespace peregrine::core {
@@ -84,7 +85,7 @@ class MatchCache {
     static size_t bytes_for(std::string_view subject, const Match& match, bool copy);
     static Block* make(std::string_view subject, const Match& match, bool copy, size_t bytes);
     const char* subject_data() const { return reinterpret_cast<const char*>(this) + bytes - subject_size; }
-    bool subject_is(std::string_view other) const { return std::string_view(subject_data(), subject_size) == other; }
+    bool subject_is(std::string_view other) const { return subject_size == other.size() && same_bytes(subject_data(), other.data(), other.size()); }
   };
 
   struct Slot {

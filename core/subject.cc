@@ -86,6 +86,24 @@ Scan scan(std::string_view subject) {
   return result;
 }
 
+bool may_have_wildcard(std::string_view subject) {
+#if defined(__SSE2__)
+  if (subject.size() >= 16) {
+    const auto wild = [](const char* p) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+      return _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('*')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('>')));
+    };
+    __m128i found = wild(subject.data() + subject.size() - 16);
+    for (size_t at = 0; at + 16 < subject.size(); at += 16) found = _mm_or_si128(found, wild(subject.data() + at));
+    return _mm_movemask_epi8(found) != 0;
+  }
+#endif
+  for (const char c : subject) {
+    if (c == '*' || c == '>') return true;
+  }
+  return false;
+}
+
 bool is_fwc(std::string_view token) { return token.size() == 1 && token[0] == '>'; }
 bool is_pwc(std::string_view token) { return token.size() == 1 && token[0] == '*'; }
 
@@ -116,7 +134,11 @@ bool has_empty_token(std::string_view rest, bool more) {
 
 bool is_valid_subject(std::string_view subject) { return subject.size() <= kMaxSubjectBytes && scan(subject).valid; }
 
-bool is_literal(std::string_view subject) { return !scan(subject).wildcard; }
+bool is_literal(std::string_view subject) {
+  // Nearly always there is neither character, whole token or not; every SUB asks.
+  if (!may_have_wildcard(subject)) return true;
+  return !scan(subject).wildcard;
+}
 
 size_t count_tokens(std::string_view subject) {
   if (subject.empty()) return 0;

@@ -8,8 +8,9 @@
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
 // Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays valid
-// until the next call of a non-const member. A group is keyed by (subscription subject, queue name): `foo q` and `foo.> q` are
-// two groups. insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
+// until the next call of a non-const member. A group is all members of one
+// queue name among the subscriptions a message matches, whatever their subjects: `foo q` and `foo.> q` are one group for a message on
+// foo.a that reaches both (nats-server's addNodeToResults). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
 #pragma once
 
 #include <cstdint>
@@ -141,8 +142,11 @@ class Sublist {
   };
 
   Entry* entry_at(EntrySlab::Ref ref) const { return static_cast<Entry*>(slab_.at(ref)); }
-  EntrySlot* find_literal_slot(uint64_t hash, std::string_view subject) const;
-  Entry* find_literal(uint64_t hash, std::string_view subject) const;
+  [[gnu::always_inline]] Entry* find_literal(uint64_t hash, std::string_view subject) const {
+    const EntrySlot* slot =
+        literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); });
+    return slot == nullptr ? nullptr : entry_at(slot->ref);
+  }
   RemoteSlot* find_remote(uint64_t hash) const;
   Entry* find_entry(std::string_view subject) const;
   Entry* find_or_create_entry(std::string_view subject);
@@ -157,6 +161,8 @@ class Sublist {
   void erase_group_if_empty(Group* group);
 
   static Match match_of(const Entry& entry);
+  Match match_hashed(std::string_view subject, uint64_t hash);
+  bool merge_groups();
   Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
   Match counted(const Match& match);
 
@@ -185,6 +191,8 @@ class Sublist {
   std::vector<Entry*> found_;
   std::vector<Subscription*> plain_;
   std::vector<QueueGroup> groups_;
+  std::vector<Subscription*> merged_members_;  // of groups put together from several subjects
+  std::vector<ShardWeight> merged_weights_;
 };
 
 }  // namespace peregrine::core

@@ -70,7 +70,7 @@ struct Entry {
   }
   std::string_view text() const { return {text_data(), text_size}; }
   bool text_is(std::string_view other) const {
-    return text_size == other.size() && std::memcmp(text_data(), other.data(), other.size()) == 0;
+    return text_size == other.size() && same_bytes(text_data(), other.data(), other.size());
   }
 
   // Patterns only.

@@ -41,7 +41,7 @@ class SlotTable {
 
   // The first slot with this tag for which `same(slot)`; nullptr when there is none.
   template <class Same>
-  Slot* find(uint32_t tag, Same&& same) const {
+  [[gnu::always_inline]] Slot* find(uint32_t tag, Same&& same) const {
     if (size_ == 0) return nullptr;
     const Segment& segment = directory_[segment_of(tag)];
     Slot* const slots = segment.block->slots();

@@ -144,7 +144,7 @@ TEST(Sublist, FirstAfterAQueueMemberIsStillFirst) {
   list.remove(q);
 }
 
-TEST(Sublist, QueueGroupsAreKeyedBySubjectAndName) {
+TEST(Sublist, QueueGroupsAreKeyedByName) {
   Index index;
   index.add("foo", "q");
   index.add("foo", "q");
@@ -153,31 +153,55 @@ TEST(Sublist, QueueGroupsAreKeyedBySubjectAndName) {
   index.add("*", "q");
   const Match match = index.list.match("foo");
   EXPECT_TRUE(match.plain.empty());
-  ASSERT_EQ(match.groups.size(), 4u);
+  ASSERT_EQ(match.groups.size(), 2u);
   std::multiset<size_t> sizes;
   for (const QueueGroup& group : match.groups) sizes.insert(group.local.size());
-  EXPECT_EQ(sizes, (std::multiset<size_t>{1, 1, 1, 2}));
+  EXPECT_EQ(sizes, (std::multiset<size_t>{1, 4}));
 }
 
-TEST(Sublist, GroupIdsAreEqualAcrossShardsAndDifferAcrossAccountsAndKeys) {
+TEST(Sublist, GroupIdsAreOfTheNameAloneAndDifferAcrossAccountsAndKeys) {
   Index here(0, 1), there(5, 1), other_account(0, 2), other_key(0, 1, {1, 2});
   std::set<uint64_t> ids;
-  for (const char* subject : {"foo", "foo.*", "foo.>", ">", "q"}) {
-    for (const char* queue : {"q", "foo", "qq"}) {
+  for (const char* queue : {"q", "foo", "qq"}) {
+    std::set<uint64_t> of_this_name;
+    for (const char* subject : {"foo", "foo.*", "foo.>", "q"}) {
+      const std::string published = std::string(subject) == "foo" || std::string(subject) == "q" ? subject : "foo.x";
       const auto id_in = [&](Index& index) {
         Subscription* sub = index.add(subject, queue);
-        for (const QueueGroup& group : index.list.match(subject).groups) {
-          if (!group.local.empty() && group.local[0] == sub) return group.id;
+        for (const QueueGroup& group : index.list.match(published).groups) {
+          if (std::find(group.local.begin(), group.local.end(), sub) != group.local.end()) return group.id;
         }
         return uint64_t{0};
       };
       const uint64_t id = id_in(here);
       EXPECT_NE(id, 0u);
       EXPECT_EQ(id_in(there), id);
-      EXPECT_TRUE(ids.insert(id).second);
-      EXPECT_TRUE(ids.insert(id_in(other_account)).second);
-      EXPECT_TRUE(ids.insert(id_in(other_key)).second);
+      of_this_name.insert(id);
+      if (of_this_name.size() == 1 && ids.insert(id).second) {
+        EXPECT_TRUE(ids.insert(id_in(other_account)).second);
+        EXPECT_TRUE(ids.insert(id_in(other_key)).second);
+      }
     }
+    EXPECT_EQ(of_this_name.size(), 1u) << queue;
+  }
+  EXPECT_EQ(ids.size(), 9u);
+}
+
+TEST(Sublist, OneNameOnOverlappingSubjectsIsOneGroup) {
+  Index index;
+  Subscription* a = index.add("a.b", "q");
+  Subscription* b = index.add("a.*", "q");
+  index.add("a.*", "other");
+  index.list.set_remote_queue(3, "a.b", "q", 2);
+  index.list.set_remote_queue(3, "a.>", "q", 4);
+  index.list.set_remote_queue(4, "*.b", "q", 1);
+  for (int again = 0; again < 3; ++again) {  // a third match would come from the cache
+    const Match match = index.list.match("a.b");
+    ASSERT_EQ(match.groups.size(), 2u);
+    const QueueGroup& q = match.groups[0].local.size() == 2 ? match.groups[0] : match.groups[1];
+    EXPECT_EQ(std::set<Subscription*>(q.local.begin(), q.local.end()), (std::set<Subscription*>{a, b}));
+    EXPECT_EQ(q.remote_weight, 7u);
+    EXPECT_EQ(q.remote.size(), 2u);
   }
 }
 

@@ -44,11 +44,10 @@ inline bool matches(std::string_view pattern, std::string_view subject) { return
 
 class LinearSublist {
  public:
-  using GroupKey = std::pair<std::string, std::string>;  // subject, queue
+  using QueueKey = std::pair<std::string, std::string>;  // subject, queue: what interest is told by
 
   LinearSublist(core::HashKey key, uint32_t account) : other_shard_(key, core::kMaxShards - 1, account) {}
   ~LinearSublist() {
-    for (auto& [key, sub] : id_members_) other_shard_.remove(*sub);
   }
 
   core::InterestChange insert(core::Subscription& sub, std::string_view subject, std::string_view queue) {
@@ -84,16 +83,17 @@ class LinearSublist {
   std::string difference(core::Sublist& index, std::string_view subject) {
     const auto tokens = split(subject);
     std::multiset<const core::Subscription*> plain;
-    std::map<GroupKey, std::multiset<const core::Subscription*>> members;
-    std::map<GroupKey, std::map<uint32_t, uint32_t>> weights;
+    // By queue name: a group is everybody of that name the message reaches.
+    std::map<std::string, std::multiset<const core::Subscription*>> members;
+    std::map<std::string, std::map<uint32_t, uint32_t>> weights;
     core::ShardSet shards = 0;
     for (const Listed& each : subs_) {
       if (!matches(each.tokens, tokens)) continue;
       if (each.queue.empty()) {
         plain.insert(each.sub);
       } else {
-        members[{each.subject, each.queue}].insert(each.sub);
-        weights[{each.subject, each.queue}];
+        members[each.queue].insert(each.sub);
+        weights[each.queue];
       }
     }
     for (const auto& [key, pattern] : remote_) {
@@ -101,11 +101,11 @@ class LinearSublist {
     }
     for (const auto& [key, per_shard] : remote_queues_) {
       if (!matches(split(key.first), tokens)) continue;
-      weights[key] = per_shard;
-      members[key];
+      for (const auto& [shard, weight] : per_shard) weights[key.second][shard] += weight;
+      members[key.second];
     }
-    std::map<uint64_t, GroupKey> by_id;
-    for (const auto& [key, unused] : members) by_id[id_of(key)] = key;
+    std::map<uint64_t, std::string> by_id;
+    for (const auto& [queue, unused] : members) by_id[id_of(queue)] = queue;
 
     std::ostringstream out;
     out << "match(\"" << subject << "\"): ";
@@ -122,7 +122,7 @@ class LinearSublist {
       if (known == by_id.end()) return out << "a group with an unexpected id", out.str();
       const auto& key = known->second;
       const std::multiset<const core::Subscription*> local(group.local.begin(), group.local.end());
-      if (local != members[key]) return out << "members of " << key.first << " " << key.second, out.str();
+      if (local != members[key]) return out << "members of " << key, out.str();
       std::map<uint32_t, uint32_t> remote;
       uint64_t sum = 0;
       for (const core::ShardWeight& each : group.remote) {
@@ -130,7 +130,7 @@ class LinearSublist {
         sum += each.weight;
       }
       if (remote.size() != group.remote.size() || remote != weights[key] || sum != group.remote_weight)
-        return out << "weights of " << key.first << " " << key.second, out.str();
+        return out << "weights of " << key, out.str();
     }
     // Last, as it may end the life of `match`.
     for (const uint64_t id : seen) {
@@ -151,17 +151,15 @@ class LinearSublist {
     return all;
   }
 
-  uint64_t id_of(const GroupKey& key) {
-    const auto known = ids_.find(key);
+  uint64_t id_of(const std::string& queue) {
+    const auto known = ids_.find(queue);
     if (known != ids_.end()) return known->second;
-    auto& sub = id_members_[key];
-    sub = std::make_unique<core::Subscription>(nullptr, "1");
-    other_shard_.insert(*sub, key.first, key.second);
-    // A pattern reaches itself when published as a subject, and so do wider ones: ours is the group with our member.
-    for (const core::QueueGroup& group : other_shard_.match(key.first).groups) {
-      if (group.local[0] == sub.get()) ids_[key] = group.id;
-    }
-    return ids_.at(key);
+    core::Subscription sub(nullptr, "1");
+    other_shard_.insert(sub, "any.subject", queue);
+    const uint64_t id = other_shard_.match("any.subject").groups[0].id;
+    other_shard_.remove(sub);
+    ids_[queue] = id;
+    return id;
   }
 
  private:
@@ -179,10 +177,9 @@ class LinearSublist {
 
   std::vector<Listed> subs_;
   std::map<std::pair<std::string, uint32_t>, std::vector<std::string>> remote_;  // (subject, shard) -> tokens
-  std::map<GroupKey, std::map<uint32_t, uint32_t>> remote_queues_;
+  std::map<QueueKey, std::map<uint32_t, uint32_t>> remote_queues_;
   core::Sublist other_shard_;
-  std::map<GroupKey, uint64_t> ids_;
-  std::map<GroupKey, std::unique_ptr<core::Subscription>> id_members_;
+  std::map<std::string, uint64_t> ids_;
 };
 
 }  // namespace peregrine::model
