@@ -14,7 +14,8 @@ namespace {
 
 std::vector<int> affinity_cpus() {
   std::vector<int> cpus;
-  for (int count = 1024; count <= 1 << 20 && cpus.empty(); count *= 4) {  // the kernel refuses masks smaller than its own
+  for (int count = 1024; count <= 1 << 20 && cpus.empty();
+       count *= 4) {  // the kernel refuses masks smaller than its own
     cpu_set_t* set = CPU_ALLOC(count);
     const size_t size = CPU_ALLOC_SIZE(count);
     if (set == nullptr) break;
@@ -35,7 +36,7 @@ std::vector<int> affinity_cpus() {
 
 // One mounted cgroup hierarchy as this process sees it.
 struct Mount {
-  std::string root;   // the cgroup that is visible at `point`
+  std::string root;  // the cgroup that is visible at `point`
   std::string point;
   bool v2;
   std::string controllers;  // v1: the superblock options, "rw,cpu,cpuacct"

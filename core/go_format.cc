@@ -66,8 +66,8 @@ std::string format_time(int64_t unix_ns) {
   }
   tm parts{};
   gmtime_r(&seconds, &parts);
-  std::string text = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                                 parts.tm_hour, parts.tm_min, parts.tm_sec);
+  std::string text = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}", parts.tm_year + 1900, parts.tm_mon + 1,
+                                 parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
   if (ns != 0) text += with_fraction(static_cast<uint64_t>(ns), kSecond).substr(1);
   return text + "Z";
 }
@@ -87,11 +87,13 @@ size_t utf8_length(std::string_view text) {
   if (first < 0xC2) return 0;  // a continuation byte, or an overlong form
   if (first < 0xE0) return continues(2) ? 2 : 0;
   if (first < 0xF0) {
-    if (!continues(3) || (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) >= 0xA0)) return 0;  // overlong; surrogate
+    if (!continues(3) || (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) >= 0xA0))
+      return 0;  // overlong; surrogate
     return 3;
   }
   if (first < 0xF5) {
-    if (!continues(4) || (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) >= 0x90)) return 0;  // overlong; > U+10FFFF
+    if (!continues(4) || (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) >= 0x90))
+      return 0;  // overlong; > U+10FFFF
     return 4;
   }
   return 0;
@@ -106,21 +108,40 @@ std::string quote(std::string_view text) {
       // U+0080..U+009F are control characters, too.
       const bool c1_control = length == 2 && c == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0;
       if (length == 0) fmt::format_to(std::back_inserter(out), "\\x{:02x}", c);
-      else if (c1_control) fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned char>(text[i + 1]));
+      else if (c1_control)
+        fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned char>(text[i + 1]));
       else out.append(text.substr(i, length));
       i += length == 0 ? 1 : length;
       continue;
     }
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\a': out += "\\a"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
-      case '\v': out += "\\v"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\a':
+        out += "\\a";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\v':
+        out += "\\v";
+        break;
       default:
         if (c < 0x20 || c == 0x7F) fmt::format_to(std::back_inserter(out), "\\x{:02x}", c);
         else out += static_cast<char>(c);

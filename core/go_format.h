@@ -1,6 +1,7 @@
 // Values as Go prints them, because that is what tools around NATS read: durations, uptimes, times and quoted text.
 //
-// Pure functions, callable on any thread; control plane only (they allocate). Units: nanoseconds; times count from the Unix epoch.
+// Pure functions, callable on any thread; control plane only (they allocate). Units: nanoseconds; times count from the
+// Unix epoch.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ std::string format_uptime(int64_t duration_ns);
 // RFC 3339 in UTC with the nanoseconds that are there: "2026-08-02T10:11:12.345Z".
 std::string format_time(int64_t unix_ns);
 
-// As Go's %q: in double quotes; control characters, quotes, backslashes and bytes which are not UTF-8 escaped, so that a peer's
-// bytes can neither break a log line nor drive a terminal.
+// As Go's %q: in double quotes; control characters, quotes, backslashes and bytes which are not UTF-8 escaped, so that
+// a peer's bytes can neither break a log line nor drive a terminal.
 std::string quote(std::string_view text);
 
 // Length in bytes of the UTF-8 character `text` begins with; 0 when it does not begin with a valid one.

@@ -1,11 +1,11 @@
 // What a shard tells the control plane about itself: plain values, filled on the shard, read by monitoring.
 //
-// A shard fills one of these when a command asks for it and hands it over whole; afterwards nobody writes to it. Nothing here
-// points back into the shard. Long lists (connections, subscriptions) may be filled over several turns: a scrape never holds
-// traffic up, so two rows of one answer may be some microseconds apart.
+// A shard fills one of these when a command asks for it and hands it over whole; afterwards nobody writes to it.
+// Nothing here points back into the shard. Long lists (connections, subscriptions) may be filled over several turns: a
+// scrape never holds traffic up, so two rows of one answer may be some microseconds apart.
 //
-// Units: bytes; times are nanoseconds since the Unix epoch (wall clock), intervals nanoseconds; counters count since the start.
-// "in" is what clients sent to the server, "out" what the server sent to them, as in /varz.
+// Units: bytes; times are nanoseconds since the Unix epoch (wall clock), intervals nanoseconds; counters count since
+// the start. "in" is what clients sent to the server, "out" what the server sent to them, as in /varz.
 #pragma once
 
 #include <cstddef>
@@ -29,18 +29,18 @@ struct KindCounts {
 
 // One account's part of a shard.
 struct AccountSnapshot {
-  std::string name;                // "$G"
-  uint64_t connections = 0;        // client connections open now
+  std::string name;          // "$G"
+  uint64_t connections = 0;  // client connections open now
   uint64_t leafnodes = 0;
   uint64_t total_connections = 0;  // ever
   Traffic traffic;                 // of its clients
   uint64_t slow_consumers = 0;
-  SublistStats sublist;            // local subscriptions only
+  SublistStats sublist;  // local subscriptions only
 };
 
 // The traffic between this shard and the others, summed over its rings.
 struct RingSnapshot {
-  uint64_t records_in = 0, records_out = 0;      // delivery and interest records
+  uint64_t records_in = 0, records_out = 0;  // delivery and interest records
   uint64_t bytes_in = 0, bytes_out = 0;
   uint64_t overflows = 0;         // records that found their ring full and waited in the overflow list
   uint64_t overflow_pending = 0;  // waiting there now
@@ -51,19 +51,19 @@ struct RingSnapshot {
 
 struct ShardSnapshot {
   uint32_t shard = 0;
-  int cpu = -1;                   // pinned to; -1 = not pinned
-  uint64_t connections = 0;       // open now, authenticated or not (all kinds)
+  int cpu = -1;              // pinned to; -1 = not pinned
+  uint64_t connections = 0;  // open now, authenticated or not (all kinds)
   uint64_t total_connections = 0;
-  Traffic traffic;                // all kinds of connections
-  Traffic client_traffic;         // CLIENT only
+  Traffic traffic;         // all kinds of connections
+  Traffic client_traffic;  // CLIENT only
   KindCounts slow_consumers;
   KindCounts stale_connections;
-  uint64_t stalled_clients = 0;   // times a producer was held back because of a slow consumer
+  uint64_t stalled_clients = 0;  // times a producer was held back because of a slow consumer
   std::vector<AccountSnapshot> accounts;
   RingSnapshot rings;
   uint64_t turns = 0, parks = 0;
-  uint64_t pending_bytes = 0;     // in outboxes
-  uint64_t buffer_bytes = 0;      // held by the buffer pool, used or not
+  uint64_t pending_bytes = 0;  // in outboxes
+  uint64_t buffer_bytes = 0;   // held by the buffer pool, used or not
 };
 
 // One subscription, in /subsz and in the details of /connz.
@@ -84,66 +84,81 @@ struct TlsPeerCert {
 // One connection, open or closed. Strings that do not apply stay empty, and are then left out of the answer.
 struct ConnRow {
   uint64_t cid = 0;
-  std::string kind;                // "Client", "Leafnode", ...
-  std::string type;                // "nats", "websocket", "mqtt"
+  std::string kind;  // "Client", "Leafnode", ...
+  std::string type;  // "nats", "websocket", "mqtt"
   std::string ip;
   uint16_t port = 0;
   int64_t start_ns = 0;
   int64_t last_activity_ns = 0;
-  int64_t stop_ns = 0;             // 0 = open
-  std::string reason;              // close reason, exact text; closed ones only
-  int64_t rtt_ns = 0;              // 0 = not measured (asking makes the session send a PING, as nats-server does)
+  int64_t stop_ns = 0;  // 0 = open
+  std::string reason;   // close reason, exact text; closed ones only
+  int64_t rtt_ns = 0;   // 0 = not measured (asking makes the session send a PING, as nats-server does)
   uint64_t pending_bytes = 0;
   Traffic traffic;
   uint64_t stalls = 0;
-  uint64_t subscriptions = 0;      // of a closed one: what it had when it closed
+  uint64_t subscriptions = 0;  // of a closed one: what it had when it closed
   std::string name, lang, version;
   std::string tls_version, tls_cipher_suite;
   std::vector<TlsPeerCert> tls_peer_certs;
   bool tls_first = false;
-  std::string authorized_user;     // user name, nkey or "[REDACTED]" token mark; shown only when asked for
+  std::string authorized_user;  // user name, nkey or "[REDACTED]" token mark; shown only when asked for
   std::string account;
   std::string jwt, issuer_key, name_tag;
   std::vector<std::string> tags;
   std::string mqtt_client;
   std::string proxy_key;
-  std::vector<SubRow> subs;        // only with ConnzQuery::subs; of a closed one what it had; `account` of these rows stays empty
+  std::vector<SubRow>
+      subs;  // only with ConnzQuery::subs; of a closed one what it had; `account` of these rows stays empty
 };
 
 enum class ConnState : uint8_t { kOpen, kClosed, kAll };
 
 enum class ConnSort : uint8_t {
-  kCid, kStart, kSubs, kPending, kMsgsTo, kMsgsFrom, kBytesTo, kBytesFrom, kLast, kIdle, kUptime, kStop, kReason, kRtt,
+  kCid,
+  kStart,
+  kSubs,
+  kPending,
+  kMsgsTo,
+  kMsgsFrom,
+  kBytesTo,
+  kBytesFrom,
+  kLast,
+  kIdle,
+  kUptime,
+  kStop,
+  kReason,
+  kRtt,
 };
 
 // What a shard applies to its connections. Empty strings and 0 do not filter.
 struct ConnzQuery {
   ConnState state = ConnState::kOpen;
-  uint64_t cid = 0;                // 0 = all; only one shard has it
-  std::string user;                // equals authorized_user
+  uint64_t cid = 0;  // 0 = all; only one shard has it
+  std::string user;  // equals authorized_user
   std::string account;
   std::string mqtt_client;
-  bool subs = false;               // fill ConnRow::subs
-  // A shard need not return rows which can not be shown: those behind the first `keep` in the order of `sort` (0 = return all).
+  bool subs = false;  // fill ConnRow::subs
+  // A shard need not return rows which can not be shown: those behind the first `keep` in the order of `sort` (0 =
+  // return all).
   ConnSort sort = ConnSort::kCid;
   size_t keep = 0;
 };
 
 struct ConnRows {
-  std::vector<ConnRow> rows;       // those which pass all filters, in any order, at most what `keep` allows
-  uint64_t total = 0;              // connections in `state` and `account`, whatever the other filters say
-  bool account_known = true;       // false: no such account here, `rows` is empty
+  std::vector<ConnRow> rows;  // those which pass all filters, in any order, at most what `keep` allows
+  uint64_t total = 0;         // connections in `state` and `account`, whatever the other filters say
+  bool account_known = true;  // false: no such account here, `rows` is empty
 };
 
 struct SubszQuery {
-  std::string account;             // empty = all
-  std::string test;                // a literal subject: only subscriptions that match it. Empty = all
-  size_t keep = 0;                 // rows behind the first `keep` can not be shown (0 = return all)
+  std::string account;  // empty = all
+  std::string test;     // a literal subject: only subscriptions that match it. Empty = all
+  size_t keep = 0;      // rows behind the first `keep` can not be shown (0 = return all)
 };
 
 struct SubRows {
-  std::vector<SubRow> rows;        // in an order that does not change while the subscriptions do not
-  uint64_t total = 0;              // all which pass the filters, shown or not
+  std::vector<SubRow> rows;  // in an order that does not change while the subscriptions do not
+  uint64_t total = 0;        // all which pass the filters, shown or not
 };
 
 }  // namespace peregrine::core

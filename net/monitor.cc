@@ -19,7 +19,8 @@ using control::HttpAnswer;
 using control::HttpRequest;
 
 int64_t wall_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 // "/a/./b//c/../d" -> "/a/b/d"; a trailing slash stays, as Go's ServeMux has it. Always begins with '/'.
@@ -41,12 +42,23 @@ std::string html_text(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -65,16 +77,20 @@ std::string url_path(std::string_view path) {
 
 std::string index_page(const std::string& base, const std::string& nats_level, const std::string& own_version) {
   static constexpr std::pair<const char*, const char*> kLinks[] = {
-      {"/varz", "General"},       {"/connz", "Connections"},    {"/subsz", "Subscriptions"}, {"/accountz", "Accounts"},
-      {"/accstatz", "Account Stats"}, {"/routez", "Routes"},    {"/leafz", "LeafNodes"},     {"/gatewayz", "Gateways"},
-      {"/jsz", "JetStream"},      {"/healthz", "Health Probe"},
+      {"/varz", "General"},         {"/connz", "Connections"},      {"/subsz", "Subscriptions"},
+      {"/accountz", "Accounts"},    {"/accstatz", "Account Stats"}, {"/routez", "Routes"},
+      {"/leafz", "LeafNodes"},      {"/gatewayz", "Gateways"},      {"/jsz", "JetStream"},
+      {"/healthz", "Health Probe"},
   };
   std::string links;
-  for (const auto& [path, name] : kLinks) links += fmt::format("    <li><a href=\"{0}{1}\">{2}</a> <code>{1}</code></li>\n", base, path, name);
+  for (const auto& [path, name] : kLinks)
+    links += fmt::format("    <li><a href=\"{0}{1}\">{2}</a> <code>{1}</code></li>\n", base, path, name);
   return fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n  <head>\n    <meta charset=\"utf-8\">\n    <title>Peregrine</title>\n"
-      "    <style>body {{ font-family: system-ui, sans-serif; margin: 2rem }} li {{ margin: .4rem 0 }} code {{ color: #777 }}</style>\n"
-      "  </head>\n  <body>\n    <h1>Peregrine {}</h1>\n    <p>Speaks NATS as nats-server {} does.</p>\n    <ul>\n{}    </ul>\n"
+      "    <style>body {{ font-family: system-ui, sans-serif; margin: 2rem }} li {{ margin: .4rem 0 }} code {{ color: "
+      "#777 }}</style>\n"
+      "  </head>\n  <body>\n    <h1>Peregrine {}</h1>\n    <p>Speaks NATS as nats-server {} does.</p>\n    <ul>\n{}    "
+      "</ul>\n"
       "  </body>\n</html>\n",
       own_version, nats_level, links);
 }
@@ -93,7 +109,9 @@ struct Monitor::Impl {
     const std::string clean = clean_path(request.path);
     if (clean != request.path) {
       const std::string location = url_path(clean) + (request.query.empty() ? "" : "?" + request.query);
-      return {307, fmt::format("<a href=\"{}\">Temporary Redirect</a>.\n\n", html_text(location)), "text/html; charset=utf-8",
+      return {307,
+              fmt::format("<a href=\"{}\">Temporary Redirect</a>.\n\n", html_text(location)),
+              "text/html; charset=utf-8",
               {{"Location", location}}};
     }
     std::string_view path = clean;
@@ -120,7 +138,8 @@ struct Monitor::Impl {
       return control::answer_varz(source, numbers);
     }
     if (path == "/connz") return counted("/connz", control::answer_connz(source, request, now_ns));
-    if (path == "/subsz" || path == "/subscriptionsz") return counted("/subsz", control::answer_subsz(source, request, now_ns));
+    if (path == "/subsz" || path == "/subscriptionsz")
+      return counted("/subsz", control::answer_subsz(source, request, now_ns));
     if (path == "/healthz") return counted("/healthz", control::answer_healthz(source, request, log));
     if (path == "/routez") return counted("/routez", control::answer_routez(source, request, now_ns));
     if (path == "/gatewayz") return counted("/gatewayz", control::answer_gatewayz(source, request, now_ns));
@@ -148,8 +167,8 @@ Monitor::~Monitor() { stop(); }
 std::string Monitor::start(const std::string& host, int port, const std::string& base_path) {
   impl_->base = clean_path(base_path);
   while (impl_->base.ends_with('/')) impl_->base.pop_back();
-  const std::string reason =
-      impl_->server.start(host, port, [impl = impl_.get()](const HttpRequest& request) { return impl->answer(request); });
+  const std::string reason = impl_->server.start(
+      host, port, [impl = impl_.get()](const HttpRequest& request) { return impl->answer(request); });
   if (!reason.empty()) return "can't listen to the monitor port: " + reason;
   const bool v6 = host.find(':') != std::string::npos;
   impl_->log.info("Starting http monitor on {}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", impl_->server.port());

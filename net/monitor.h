@@ -1,11 +1,14 @@
-// The monitoring port: /varz /connz /subsz /healthz and their relatives over HTTP, in nats-server's names, order and formatting.
+// The monitoring port: /varz /connz /subsz /healthz and their relatives over HTTP, in nats-server's names, order and
+// formatting.
 //
-// Owns: a listening socket, an accepting thread and a small pool of request threads that grows on demand and shrinks when idle.
-// It never touches a shard: a request thread asks its MonitorSource, which asks the shards over their rings, then merges, sorts,
-// cuts the page and formats on its own time. All parameters and error texts are those of parity.md sections 4.1 to 4.3.
+// Owns: a listening socket, an accepting thread and a small pool of request threads that grows on demand and shrinks
+// when idle. It never touches a shard: a request thread asks its MonitorSource, which asks the shards over their rings,
+// then merges, sorts, cuts the page and formats on its own time. All parameters and error texts are those of parity.md
+// sections 4.1 to 4.3.
 //
-// Threads: start() and stop() from the control thread; MonitorSource's members are called from several request threads at once.
-// Errors: start() says why it could not listen; a bad request is answered 400 with a line of text, an unknown path 404.
+// Threads: start() and stop() from the control thread; MonitorSource's members are called from several request threads
+// at once. Errors: start() says why it could not listen; a bad request is answered 400 with a line of text, an unknown
+// path 404.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +26,12 @@ namespace peregrine::net {
 struct ServerFacts {
   std::string server_id;
   std::string server_name;
-  std::string version;              // the nats-server level, "2.15.1"
+  std::string version;  // the nats-server level, "2.15.1"
   int proto = 1;
   std::string git_commit;
-  std::string go;                   // "go" of INFO: what the server was built with
-  std::string host;                 // as in INFO
-  int port = 0;                     // the real one, also when -1 was asked for
+  std::string go;    // "go" of INFO: what the server was built with
+  std::string host;  // as in INFO
+  int port = 0;      // the real one, also when -1 was asked for
   bool auth_required = false;
   bool tls_required = false;
   bool tls_verify = false;
@@ -38,13 +41,13 @@ struct ServerFacts {
   std::shared_ptr<const config::Options> options;  // never null; a reload replaces it
   int64_t start_ns = 0;
   int64_t config_load_ns = 0;
-  std::string system_account;       // empty = there is none
+  std::string system_account;  // empty = there is none
 
   // Ours, shown in the "peregrine" object.
   std::string peregrine_version;
-  std::string backend;              // "uring", "epoll", ...
-  int cores = 0;                    // CPUs this process may use
-  int shards = 0;                   // shown as gomaxprocs too
+  std::string backend;  // "uring", "epoll", ...
+  int cores = 0;        // CPUs this process may use
+  int shards = 0;       // shown as gomaxprocs too
   uint64_t log_lines_dropped = 0;
 };
 
@@ -59,7 +62,7 @@ class MonitorSource {
   virtual ~MonitorSource() = default;
   virtual ServerFacts facts() = 0;
   virtual std::vector<core::ShardSnapshot> shards() = 0;
-  virtual core::ConnRows connections(const core::ConnzQuery& query) = 0;    // all shards' rows, totals added up
+  virtual core::ConnRows connections(const core::ConnzQuery& query) = 0;  // all shards' rows, totals added up
   virtual core::SubRows subscriptions(const core::SubszQuery& query) = 0;
   virtual Health health() = 0;
 };
@@ -71,8 +74,9 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // Binds, logs "Starting http monitor on host:port" and serves. `port` -1 = any free one. `base_path` as http_base_path.
-  // Returns "" or the reason, in the words of nats-server: "can't listen to the monitor port: listen tcp ...".
+  // Binds, logs "Starting http monitor on host:port" and serves. `port` -1 = any free one. `base_path` as
+  // http_base_path. Returns "" or the reason, in the words of nats-server: "can't listen to the monitor port: listen
+  // tcp ...".
   std::string start(const std::string& host, int port, const std::string& base_path);
   void stop();
 

@@ -36,7 +36,8 @@ int milliseconds_until(steady_clock::time_point deadline) {
 
 std::string errno_text(int error) {
   std::string text = std::strerror(error);
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -71,7 +72,8 @@ class Threads final : public httplib::TaskQueue {
     std::unique_lock lock(mutex_);
     while (true) {
       ++idle_;
-      wake_.wait_for(lock, std::chrono::seconds(HttpServer::kRequestSeconds), [this] { return leaving_ || !jobs_.empty(); });
+      wake_.wait_for(lock, std::chrono::seconds(HttpServer::kRequestSeconds),
+                     [this] { return leaving_ || !jobs_.empty(); });
       --idle_;
       if (jobs_.empty()) break;  // leaving, or idle for long enough
       const auto job = std::move(jobs_.front());
@@ -211,14 +213,18 @@ class Protocol final : public httplib::Server {
   const int stop_fd_;
 };
 
-// Like Go's net.Listen("tcp", ...): the unspecified address means both families. Returns the descriptor, or -1 and the reason.
+// Like Go's net.Listen("tcp", ...): the unspecified address means both families. Returns the descriptor, or -1 and the
+// reason.
 int listen_on(const std::string& host, int port, std::string& reason) {
   const bool any = host.empty() || host == "0.0.0.0" || host == "::";
-  const std::string shown = host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+  const std::string shown =
+      host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  const auto resolve = [&](const char* name) { return getaddrinfo(name, std::to_string(port).c_str(), &hints, &found); };
+  const auto resolve = [&](const char* name) {
+    return getaddrinfo(name, std::to_string(port).c_str(), &hints, &found);
+  };
   if (resolve(any ? "::" : host.c_str()) != 0) {
     reason = fmt::format("listen tcp: lookup {}: no such host", host);
     return -1;
@@ -272,7 +278,8 @@ struct HttpServer::Impl {
   void answer(const httplib::Request& request, httplib::Response& response) {
     HttpRequest plain;
     plain.path = request.path;
-    if (const size_t mark = request.target.find('?'); mark != std::string::npos) plain.query = request.target.substr(mark + 1);
+    if (const size_t mark = request.target.find('?'); mark != std::string::npos)
+      plain.query = request.target.substr(mark + 1);
     for (const auto& [name, value] : request.params) plain.params.emplace(name, value);
     HttpAnswer answer = handler(plain);
     response.status = answer.status;
@@ -309,7 +316,8 @@ std::string HttpServer::start(const std::string& host, int port, Handler handler
     return httplib::Server::HandlerResponse::Handled;
   });
   // What nothing handled (httplib says 404, there being no routes) came with another method.
-  const httplib::Server::HandlerWithResponse wrong_method = [](const httplib::Request& request, httplib::Response& response) {
+  const httplib::Server::HandlerWithResponse wrong_method = [](const httplib::Request& request,
+                                                               httplib::Response& response) {
     if (response.status == 404 && request.method != "GET" && request.method != "HEAD") {
       response.status = 405;
       response.set_header("Allow", "GET, HEAD");
@@ -319,7 +327,8 @@ std::string HttpServer::start(const std::string& host, int port, Handler handler
   };
   protocol.set_error_handler(wrong_method);
   impl_->thread = std::thread([this] {
-    // httplib leaves its accepting loop, and closes the socket, for errors like ECONNABORTED, too: hence a duplicate, and the loop.
+    // httplib leaves its accepting loop, and closes the socket, for errors like ECONNABORTED, too: hence a duplicate,
+    // and the loop.
     while (!impl_->stopping) {
       const int fd = fcntl(impl_->listen_fd, F_DUPFD_CLOEXEC, 0);
       if (fd >= 0) impl_->protocol->serve(fd);

@@ -1,8 +1,10 @@
-// A small HTTP/1.1 server for the monitoring port: cpp-httplib's protocol code on sockets and threads we look after ourselves.
+// A small HTTP/1.1 server for the monitoring port: cpp-httplib's protocol code on sockets and threads we look after
+// ourselves.
 //
-// Owns: the listening socket, one accepting thread, and request threads that are started when a connection finds none free (at
-// most kThreads) and leave when idle. A kept-alive connection occupies one of them, waiting in the kernel. A request must be
-// complete within kRequestSeconds, and an idle connection is closed after the same time, so that nobody holds a thread for ever.
+// Owns: the listening socket, one accepting thread, and request threads that are started when a connection finds none
+// free (at most kThreads) and leave when idle. A kept-alive connection occupies one of them, waiting in the kernel. A
+// request must be complete within kRequestSeconds, and an idle connection is closed after the same time, so that nobody
+// holds a thread for ever.
 //
 // Threads: start() and stop() from one thread; the handler runs on several request threads at once and must not throw.
 // Answers to GET and HEAD are the handler's; other methods get 405.
@@ -46,8 +48,8 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // Binds `host` ("" and 0.0.0.0 are all addresses of both families) and `port` (-1 = any) and serves. Returns "" or the reason in
-  // Go's words: "listen tcp 127.0.0.1:8222: bind: address already in use".
+  // Binds `host` ("" and 0.0.0.0 are all addresses of both families) and `port` (-1 = any) and serves. Returns "" or
+  // the reason in Go's words: "listen tcp 127.0.0.1:8222: bind: address already in use".
   std::string start(const std::string& host, int port, Handler handler);
 
   // Closes the port, lets running requests finish, returns when no handler runs any more.

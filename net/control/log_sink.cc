@@ -18,24 +18,36 @@ using std::chrono::steady_clock;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kTrace: return spdlog::level::trace;
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarn: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
-    case LogLevel::kFatal: break;
+    case LogLevel::kTrace:
+      return spdlog::level::trace;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarn:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+    case LogLevel::kFatal:
+      break;
   }
   return spdlog::level::critical;
 }
 
 LogLevel from_spdlog(spdlog::level::level_enum level) {
   switch (level) {
-    case spdlog::level::trace: return LogLevel::kTrace;
-    case spdlog::level::debug: return LogLevel::kDebug;
-    case spdlog::level::info: return LogLevel::kInfo;
-    case spdlog::level::warn: return LogLevel::kWarn;
-    case spdlog::level::err: return LogLevel::kError;
-    default: return LogLevel::kFatal;
+    case spdlog::level::trace:
+      return LogLevel::kTrace;
+    case spdlog::level::debug:
+      return LogLevel::kDebug;
+    case spdlog::level::info:
+      return LogLevel::kInfo;
+    case spdlog::level::warn:
+      return LogLevel::kWarn;
+    case spdlog::level::err:
+      return LogLevel::kError;
+    default:
+      return LogLevel::kFatal;
   }
 }
 
@@ -93,7 +105,8 @@ class TargetSink final : public spdlog::sinks::sink {
     next_report_ = now + std::chrono::seconds(1);
     const uint64_t dropped = pool_->overrun_counter();
     if (dropped == reported_) return;
-    const std::string text = fmt::format("{} log lines dropped: they came faster than the log could be written", dropped - reported_);
+    const std::string text =
+        fmt::format("{} log lines dropped: they came faster than the log could be written", dropped - reported_);
     reported_ = dropped;
     target_->write({LogLevel::kWarn, std::chrono::system_clock::now(), text});
     if (pool_->queue_size() == 0) target_->flush();
@@ -155,7 +168,8 @@ void LogSink::write(LogLevel level, std::string_view text) {
 void LogSink::start_async() {
   impl_->pool = std::make_shared<spdlog::details::thread_pool>(impl_->queue_lines, 1);
   impl_->sink->set_pool(impl_->pool.get());
-  auto logger = std::make_shared<spdlog::async_logger>("", impl_->sink, impl_->pool, spdlog::async_overflow_policy::overrun_oldest);
+  auto logger = std::make_shared<spdlog::async_logger>("", impl_->sink, impl_->pool,
+                                                       spdlog::async_overflow_policy::overrun_oldest);
   logger->set_level(spdlog::level::trace);  // core::Log has decided already
   impl_->logger = std::move(logger);
 }
@@ -167,8 +181,9 @@ void LogSink::flush() {
   const uint64_t before = impl_->sink->flushes();
   do {
     impl_->logger->flush();
-  } while (!impl_->sink->wait_flushed(before, std::min(deadline, steady_clock::now() + std::chrono::milliseconds(100))) &&
-           steady_clock::now() < deadline);
+  } while (
+      !impl_->sink->wait_flushed(before, std::min(deadline, steady_clock::now() + std::chrono::milliseconds(100))) &&
+      steady_clock::now() < deadline);
 }
 
 void LogSink::reopen() {

@@ -107,7 +107,7 @@ class FileTarget final : public LogTarget {
   std::string open_file() {
     const int fd = open(options_.log_file.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, kFileMode);
     if (fd < 0) return fmt::format("error opening file: open {}: {}", options_.log_file, error_text());
-    struct stat status{};
+    struct stat status {};
     size_ = fstat(fd, &status) == 0 ? status.st_size : 0;
     if (fd_ >= 0) close(fd_);
     fd_ = fd;
@@ -145,13 +145,14 @@ class FileTarget final : public LogTarget {
     const int64_t now = unix_ns(std::chrono::system_clock::now());
     const tm t = local_or_utc(now / 1'000'000'000, false);
     const std::string backup =
-        fmt::format("{}.{:04}.{:02}.{:02}.{:02}.{:02}.{:02}.{:09}", options_.log_file, t.tm_year + 1900, t.tm_mon + 1, t.tm_mday,
-                    t.tm_hour, t.tm_min, t.tm_sec, now % 1'000'000'000);
+        fmt::format("{}.{:04}.{:02}.{:02}.{:02}.{:02}.{:02}.{:09}", options_.log_file, t.tm_year + 1900, t.tm_mon + 1,
+                    t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, now % 1'000'000'000);
     if (rename(options_.log_file.c_str(), backup.c_str()) != 0) {
       const std::string reason = error_text();
       limit_ *= 2;  // or every line would try, and complain, again
       write_own(LogLevel::kError,
-                fmt::format("Unable to rename logfile for rotation ({}), will attempt next rotation at size {}", reason, limit_));
+                fmt::format("Unable to rename logfile for rotation ({}), will attempt next rotation at size {}", reason,
+                            limit_));
       return;
     }
     if (const std::string reason = open_file(); !reason.empty()) {
@@ -188,8 +189,9 @@ class FileTarget final : public LogTarget {
       if (name.starts_with(prefix) && is_stamp(std::string_view(name).substr(prefix.size()))) backups.push_back(name);
     }
     if (error) {
-      write_own(LogLevel::kError, fmt::format("Unable to read directory {} for log purge ({}), will attempt next rotation",
-                                              core::quote(directory.string()), error.message()));
+      write_own(LogLevel::kError,
+                fmt::format("Unable to read directory {} for log purge ({}), will attempt next rotation",
+                            core::quote(directory.string()), error.message()));
       return;
     }
     std::sort(backups.begin(), backups.end());  // the stamp sorts by time
@@ -211,8 +213,8 @@ class FileTarget final : public LogTarget {
   std::string batch_;
 };
 
-// RFC 3164 over a local or remote socket, as Go's log/syslog speaks it. UDP and unix datagrams are one line each, streams end a line
-// with a newline. A broken connection is dialled again once per line, like there.
+// RFC 3164 over a local or remote socket, as Go's log/syslog speaks it. UDP and unix datagrams are one line each,
+// streams end a line with a newline. A broken connection is dialled again once per line, like there.
 class SyslogTarget final : public LogTarget {
  public:
   explicit SyslogTarget(std::string tag) : tag_(std::move(tag)) {
@@ -252,7 +254,8 @@ class SyslogTarget final : public LogTarget {
       return fmt::format("error invalid network type: {}", core::quote(scheme));
     }
     if (dial()) return {};
-    return fmt::format("error connecting to syslog: {}", core::quote(fmt::format("dial {}: {}", address, error_text())));
+    return fmt::format("error connecting to syslog: {}",
+                       core::quote(fmt::format("dial {}: {}", address, error_text())));
   }
 
   void write(const LogLine& line) override {
@@ -346,8 +349,8 @@ std::string format_log_line(const LogLine& line, const config::Options& options,
   if (options.logtime) {
     const int64_t ns = unix_ns(line.time);
     const tm t = local_or_utc(ns / 1'000'000'000, options.logtime_utc);
-    fmt::format_to(std::back_inserter(out), "{:04}/{:02}/{:02} {:02}:{:02}:{:02}.{:06} ", t.tm_year + 1900, t.tm_mon + 1,
-                   t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, ns % 1'000'000'000 / 1000);
+    fmt::format_to(std::back_inserter(out), "{:04}/{:02}/{:02} {:02}:{:02}:{:02}.{:06} ", t.tm_year + 1900,
+                   t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, ns % 1'000'000'000 / 1000);
   }
   const Label& label = label_of(line.level);
   if (colors) fmt::format_to(std::back_inserter(out), "[\x1b[{}m{}\x1b[0m] ", label.color, label.text);

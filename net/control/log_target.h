@@ -1,7 +1,7 @@
 // Where log lines end up: stderr, a rotated file, or a syslog server. Used by LogSink only, under its lock.
 //
-// Each target formats for itself, since syslog has its own idea of a line. write() may block (it runs on the log's writer thread);
-// after give_up() it no longer waits longer than a second for anything.
+// Each target formats for itself, since syslog has its own idea of a line. write() may block (it runs on the log's
+// writer thread); after give_up() it no longer waits longer than a second for anything.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ class LogTarget {
  public:
   virtual ~LogTarget() = default;
   virtual void write(const LogLine& line) = 0;
-  virtual void flush() {}               // hands over what write() has collected
+  virtual void flush() {}  // hands over what write() has collected
   virtual bool is_file() const { return false; }
   virtual std::string reopen() { return {}; }  // "" or the reason why the old file is still in use
   void give_up() { giving_up_.store(true, std::memory_order_relaxed); }

@@ -24,7 +24,7 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kDefaultLimit = 1024;
 constexpr std::string_view kGlobalAccount = "$G";
 
-// ---------------------------------------------------------------------------------------------------- JSON as Go writes it
+// ---- JSON as Go writes it
 
 // Go prints 2.0 as 2.
 Json number(double value) {
@@ -46,9 +46,15 @@ std::string to_text(const Json& json, int indent) {
   text.reserve(raw.size() + raw.size() / 32);
   for (size_t i = 0; i < raw.size(); ++i) {
     switch (raw[i]) {
-      case '<': text += "\\u003c"; break;
-      case '>': text += "\\u003e"; break;
-      case '&': text += "\\u0026"; break;
+      case '<':
+        text += "\\u003c";
+        break;
+      case '>':
+        text += "\\u003e";
+        break;
+      case '&':
+        text += "\\u0026";
+        break;
       case '\xE2':
         if (raw.compare(i, 3, "\u2028") == 0 || raw.compare(i, 3, "\u2029") == 0) {
           text += raw[i + 2] == '\xA8' ? "\\u2028" : "\\u2029";
@@ -57,7 +63,8 @@ std::string to_text(const Json& json, int indent) {
           text += raw[i];
         }
         break;
-      default: text += raw[i];
+      default:
+        text += raw[i];
     }
   }
   return text;
@@ -67,7 +74,7 @@ HttpAnswer json_answer(const Json& json, int status = 200, int indent = 2) {
   return {status, to_text(json, indent), "application/json", {{"Access-Control-Allow-Origin", "*"}}};
 }
 
-// ---------------------------------------------------------------------------------------------------- parameters
+// ---- parameters
 
 // Reads parameters one after the other; after the first bad one every further read is skipped and `error` says why.
 class Params {
@@ -129,7 +136,8 @@ class Params {
   }
 
   void fail(const char* type, const char* name, const char* function, std::string_view text, const char* why) {
-    error_ = fmt::format("Error decoding {} for '{}': strconv.{}: parsing {}: {}", type, name, function, core::quote(text), why);
+    error_ = fmt::format("Error decoding {} for '{}': strconv.{}: parsing {}: {}", type, name, function,
+                         core::quote(text), why);
   }
 
   template <class Number>
@@ -139,7 +147,8 @@ class Params {
   }
 
   template <class Number>
-  Number parse(const char* name, const char* type, const char* function, std::string_view text, std::string_view digits) {
+  Number parse(const char* name, const char* type, const char* function, std::string_view text,
+               std::string_view digits) {
     if (failed() || text.empty()) return 0;
     Number value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
@@ -159,11 +168,21 @@ class Params {
 
 std::optional<ConnSort> parse_sort(std::string_view text) {
   static constexpr std::pair<std::string_view, ConnSort> kSorts[] = {
-      {"", ConnSort::kCid},           {"cid", ConnSort::kCid},         {"start", ConnSort::kStart},
-      {"subs", ConnSort::kSubs},      {"pending", ConnSort::kPending}, {"msgs_to", ConnSort::kMsgsTo},
-      {"msgs_from", ConnSort::kMsgsFrom}, {"bytes_to", ConnSort::kBytesTo}, {"bytes_from", ConnSort::kBytesFrom},
-      {"last", ConnSort::kLast},      {"idle", ConnSort::kIdle},       {"uptime", ConnSort::kUptime},
-      {"stop", ConnSort::kStop},      {"reason", ConnSort::kReason},   {"rtt", ConnSort::kRtt},
+      {"", ConnSort::kCid},
+      {"cid", ConnSort::kCid},
+      {"start", ConnSort::kStart},
+      {"subs", ConnSort::kSubs},
+      {"pending", ConnSort::kPending},
+      {"msgs_to", ConnSort::kMsgsTo},
+      {"msgs_from", ConnSort::kMsgsFrom},
+      {"bytes_to", ConnSort::kBytesTo},
+      {"bytes_from", ConnSort::kBytesFrom},
+      {"last", ConnSort::kLast},
+      {"idle", ConnSort::kIdle},
+      {"uptime", ConnSort::kUptime},
+      {"stop", ConnSort::kStop},
+      {"reason", ConnSort::kReason},
+      {"rtt", ConnSort::kRtt},
   };
   for (const auto& [name, sort] : kSorts) {
     if (name == text) return sort;
@@ -191,7 +210,7 @@ std::span<const Row> page(const std::vector<Row>& rows, int64_t offset, int64_t 
 
 size_t rows_needed(int64_t offset, int64_t limit) { return static_cast<size_t>(offset) + static_cast<size_t>(limit); }
 
-// ---------------------------------------------------------------------------------------------------- merging shards
+// ---- merging shards
 
 struct MergedAccount {
   uint64_t connections = 0, leafnodes = 0, total_connections = 0, slow_consumers = 0;
@@ -252,13 +271,14 @@ void put_sublist_stats(Json& json, const MergedAccount& account) {
   json["num_inserts"] = stats.num_inserts;
   json["num_removes"] = stats.num_removes;
   json["num_matches"] = stats.num_matches;
-  json["cache_hit_rate"] =
-      stats.num_matches == 0 ? Json(0) : number(static_cast<double>(stats.cache_hits) / static_cast<double>(stats.num_matches));
+  json["cache_hit_rate"] = stats.num_matches == 0
+                               ? Json(0)
+                               : number(static_cast<double>(stats.cache_hits) / static_cast<double>(stats.num_matches));
   json["max_fanout"] = stats.max_fanout;
   json["avg_fanout"] = stats.num_cache == 0 ? Json(0) : number(account.fanout / static_cast<double>(stats.num_cache));
 }
 
-// ---------------------------------------------------------------------------------------------------- rows
+// ---- rows
 
 // `account` "" = leave it out.
 Json sub_detail(const core::SubRow& sub, const std::string& account) {
@@ -332,7 +352,8 @@ Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs
   if (auth) {
     put_unless_empty(json, "jwt", row.jwt);
     put_unless_empty(json, "issuer_key", row.issuer_key);
-    // An account without a tag is tagged with its name; of closed connections nats-server leaves that out for the global one.
+    // An account without a tag is tagged with its name; of closed connections nats-server leaves that out for the
+    // global one.
     if (!closed || row.account != kGlobalAccount) {
       put_unless_empty(json, "name_tag", row.name_tag.empty() ? row.account : row.name_tag);
     }
@@ -360,19 +381,45 @@ void sort_connections(std::vector<ConnRow>& rows, ConnSort sort, int64_t now_ns)
   };
   switch (sort) {
     case ConnSort::kCid:
-    case ConnSort::kStart: ascending([](const ConnRow& r) { return r.cid; }); break;
-    case ConnSort::kSubs: descending([](const ConnRow& r) { return r.subscriptions; }); break;
-    case ConnSort::kPending: descending([](const ConnRow& r) { return r.pending_bytes; }); break;
-    case ConnSort::kMsgsTo: descending([](const ConnRow& r) { return r.traffic.out_msgs; }); break;
-    case ConnSort::kMsgsFrom: descending([](const ConnRow& r) { return r.traffic.in_msgs; }); break;
-    case ConnSort::kBytesTo: descending([](const ConnRow& r) { return r.traffic.out_bytes; }); break;
-    case ConnSort::kBytesFrom: descending([](const ConnRow& r) { return r.traffic.in_bytes; }); break;
-    case ConnSort::kLast: descending([](const ConnRow& r) { return r.last_activity_ns; }); break;
-    case ConnSort::kIdle: ascending([](const ConnRow& r) { return r.last_activity_ns; }); break;  // longest idle first
-    case ConnSort::kUptime: ascending(uptime); break;
-    case ConnSort::kStop: descending([](const ConnRow& r) { return r.stop_ns; }); break;
-    case ConnSort::kReason: ascending([](const ConnRow& r) -> const std::string& { return r.reason; }); break;
-    case ConnSort::kRtt: descending([](const ConnRow& r) { return r.rtt_ns; }); break;
+    case ConnSort::kStart:
+      ascending([](const ConnRow& r) { return r.cid; });
+      break;
+    case ConnSort::kSubs:
+      descending([](const ConnRow& r) { return r.subscriptions; });
+      break;
+    case ConnSort::kPending:
+      descending([](const ConnRow& r) { return r.pending_bytes; });
+      break;
+    case ConnSort::kMsgsTo:
+      descending([](const ConnRow& r) { return r.traffic.out_msgs; });
+      break;
+    case ConnSort::kMsgsFrom:
+      descending([](const ConnRow& r) { return r.traffic.in_msgs; });
+      break;
+    case ConnSort::kBytesTo:
+      descending([](const ConnRow& r) { return r.traffic.out_bytes; });
+      break;
+    case ConnSort::kBytesFrom:
+      descending([](const ConnRow& r) { return r.traffic.in_bytes; });
+      break;
+    case ConnSort::kLast:
+      descending([](const ConnRow& r) { return r.last_activity_ns; });
+      break;
+    case ConnSort::kIdle:
+      ascending([](const ConnRow& r) { return r.last_activity_ns; });
+      break;  // longest idle first
+    case ConnSort::kUptime:
+      ascending(uptime);
+      break;
+    case ConnSort::kStop:
+      descending([](const ConnRow& r) { return r.stop_ns; });
+      break;
+    case ConnSort::kReason:
+      ascending([](const ConnRow& r) -> const std::string& { return r.reason; });
+      break;
+    case ConnSort::kRtt:
+      descending([](const ConnRow& r) { return r.rtt_ns; });
+      break;
   }
 }
 
@@ -384,7 +431,8 @@ Json head(const ServerFacts& facts, int64_t now_ns) {
 }
 
 Json kind_counts(const core::KindCounts& counts) {
-  return {{"clients", counts.clients}, {"routes", counts.routes}, {"gateways", counts.gateways}, {"leafs", counts.leafs}};
+  return {
+      {"clients", counts.clients}, {"routes", counts.routes}, {"gateways", counts.gateways}, {"leafs", counts.leafs}};
 }
 
 Json shard_detail(const core::ShardSnapshot& shard) {
@@ -421,7 +469,9 @@ Json shard_detail(const core::ShardSnapshot& shard) {
 
 }  // namespace
 
-HttpAnswer plain_answer(int status, std::string text) { return {status, std::move(text), "text/plain; charset=utf-8", {}}; }
+HttpAnswer plain_answer(int status, std::string text) {
+  return {status, std::move(text), "text/plain; charset=utf-8", {}};
+}
 
 HttpAnswer not_found() {
   HttpAnswer answer = plain_answer(404, "404 page not found\n");
@@ -450,8 +500,8 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
 
   const config::Duration tls_timeout =
       options.tls ? options.tls->timeout.value_or(std::chrono::seconds(2)) : config::Duration(std::chrono::seconds(2));
-  const config::Duration auth_timeout =
-      options.authorization.timeout.value_or(options.tls ? tls_timeout + std::chrono::seconds(1) : config::Duration(std::chrono::seconds(2)));
+  const config::Duration auth_timeout = options.authorization.timeout.value_or(
+      options.tls ? tls_timeout + std::chrono::seconds(1) : config::Duration(std::chrono::seconds(2)));
 
   Json json = Json::object();
   json["server_id"] = facts.server_id;
@@ -480,7 +530,8 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["max_control_line"] = options.max_control_line;
   json["max_payload"] = options.max_payload;
   json["max_pending"] = options.max_pending;
-  for (const char* absent : {"cluster", "gateway", "leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
+  for (const char* absent : {"cluster", "gateway", "leaf", "mqtt", "websocket", "jetstream"})
+    json[absent] = Json::object();
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
   if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
@@ -750,7 +801,8 @@ HttpAnswer answer_jsz(MonitorSource& source, const HttpRequest& request, int64_t
   for (const char* name : {"leader-only", "raft", "stream-leader-only"}) params.boolean(name);
   if (params.failed()) return params.answer();
   Json json = Json::object();
-  for (const char* name : {"memory", "storage", "reserved_memory", "reserved_storage", "accounts", "ha_assets"}) json[name] = 0;
+  for (const char* name : {"memory", "storage", "reserved_memory", "reserved_storage", "accounts", "ha_assets"})
+    json[name] = 0;
   json["api"] = {{"level", 0}, {"total", 0}, {"errors", 0}};
   json["server_id"] = source.facts().server_id;
   json["now"] = core::format_time(now_ns);

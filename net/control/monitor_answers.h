@@ -1,6 +1,8 @@
-// What each monitoring endpoint answers: parameters in, JSON or an error line out, in nats-server's names, order and texts.
+// What each monitoring endpoint answers: parameters in, JSON or an error line out, in nats-server's names, order and
+// texts.
 //
-// Functions of their arguments and of what the source says at that moment; no sockets. Called on request threads, several at once.
+// Functions of their arguments and of what the source says at that moment; no sockets. Called on request threads,
+// several at once.
 #pragma once
 
 #include <cstdint>

@@ -4,13 +4,16 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace peregrine::net::control {
 namespace {
@@ -26,7 +29,7 @@ int write_at(const std::string& path, const std::string& content, mode_t mode) {
 }
 
 std::string write_file(const std::string& path, const std::string& content, mode_t mode) {
-  struct stat status{};
+  struct stat status {};
   // A device or a link somebody put there on purpose is written to, not replaced.
   const bool replaceable = lstat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
   int error = EACCES;
@@ -49,7 +52,7 @@ std::string url(std::string_view scheme, const std::string& host, int port) {
 
 }  // namespace
 
-std::string write_pid_file(const std::string& path) { return write_file(path, std::to_string(getpid()), 0640); }
+std::string write_pid_file(const std::string& path) { return write_file(path, std::to_string(getpid()), 0600); }
 
 std::vector<std::string> listener_urls(std::string_view scheme, const std::string& host, int port) {
   in_addr v4{};
@@ -60,6 +63,8 @@ std::vector<std::string> listener_urls(std::string_view scheme, const std::strin
   std::vector<std::string> urls;
   ifaddrs* list = nullptr;
   if (getifaddrs(&list) != 0) return {url(scheme, host, port)};
+  // One interface after the other, as nats-server lists them; getifaddrs() has all IPv4 addresses first.
+  std::vector<std::pair<unsigned, std::string>> found;
   for (const ifaddrs* it = list; it != nullptr; it = it->ifa_next) {
     char text[INET6_ADDRSTRLEN] = "";
     if (it->ifa_addr == nullptr) continue;
@@ -69,8 +74,10 @@ std::vector<std::string> listener_urls(std::string_view scheme, const std::strin
     } else if (it->ifa_addr->sa_family == AF_INET6) {
       inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(it->ifa_addr)->sin6_addr, text, sizeof(text));
     }
-    if (text[0] != '\0') urls.push_back(url(scheme, text, port));
+    if (text[0] != '\0') found.emplace_back(if_nametoindex(it->ifa_name), url(scheme, text, port));
   }
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto& [index, address] : found) urls.push_back(std::move(address));
   freeifaddrs(list);
   return urls;
 }

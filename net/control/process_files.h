@@ -1,7 +1,7 @@
 // The two files a launcher reads to find us: the pid file and the ports file.
 //
-// Control thread only. Functions that write return "" or the reason. Both appear whole: they are written beside their place and
-// renamed into it, since launchers poll for them.
+// Control thread only. Functions that write return "" or the reason. Both appear whole: they are written beside their
+// place and renamed into it, since launchers poll for them.
 #pragma once
 
 #include <string>
@@ -21,7 +21,8 @@ struct Ports {
 // "scheme://host:port" of a bound listener; for 0.0.0.0 and :: one per address of this machine's interfaces.
 std::vector<std::string> listener_urls(std::string_view scheme, const std::string& host, int port);
 
-// <directory>/<last part of `executable` as we were called>_<pid>.ports; launchers know us by argv[0], not by the real file.
+// <directory>/<last part of `executable` as we were called>_<pid>.ports; launchers know us by argv[0], not by the real
+// file.
 std::string ports_file_path(const std::string& directory, std::string_view executable);
 
 std::string write_ports_file(const std::string& path, const Ports& ports);

@@ -11,13 +11,15 @@ namespace peregrine::net::control {
 namespace {
 
 int64_t wall_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 int64_t cpu_ns() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000'000 + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
+  return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000'000 +
+         (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
 }  // namespace
@@ -29,7 +31,8 @@ double ProcessStats::cpu_percent() {
   const int64_t wall = wall_ns();
   if (wall - last_wall_ns_ >= 1'000'000'000) {
     const int64_t cpu = cpu_ns();
-    percent_ = std::round(1000.0 * static_cast<double>(cpu - last_cpu_ns_) / static_cast<double>(wall - last_wall_ns_)) / 10.0;
+    percent_ =
+        std::round(1000.0 * static_cast<double>(cpu - last_cpu_ns_) / static_cast<double>(wall - last_wall_ns_)) / 10.0;
     last_wall_ns_ = wall;
     last_cpu_ns_ = cpu;
   }

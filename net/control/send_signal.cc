@@ -37,7 +37,8 @@ bool parse_pid(std::string_view text, int& pid) {
 }
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -63,7 +64,8 @@ std::vector<int> running_servers() {
     std::string line;
     std::getline(std::ifstream(it->path() / "stat"), line);
     const size_t open = line.find('('), close = line.rfind(')');
-    if (open == std::string::npos || close == std::string::npos || close + 2 >= line.size() || line[close + 2] == 'Z') continue;
+    if (open == std::string::npos || close == std::string::npos || close + 2 >= line.size() || line[close + 2] == 'Z')
+      continue;
     const std::string_view name = std::string_view(line).substr(open + 1, close - open - 1);
     if (name == kOwnName || name.find(kServerName) != std::string_view::npos) pids.push_back(pid);
   }

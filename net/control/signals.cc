@@ -24,11 +24,16 @@ sigset_t handled() {
 
 std::string_view signal_text(Signal signal) {
   switch (signal) {
-    case Signal::kInterrupt: return "interrupt";
-    case Signal::kTerminate: return "terminated";
-    case Signal::kReload: return "hangup";
-    case Signal::kReopenLog: return "user defined signal 1";
-    case Signal::kLameDuck: return "user defined signal 2";
+    case Signal::kInterrupt:
+      return "interrupt";
+    case Signal::kTerminate:
+      return "terminated";
+    case Signal::kReload:
+      return "hangup";
+    case Signal::kReopenLog:
+      return "user defined signal 1";
+    case Signal::kLameDuck:
+      return "user defined signal 2";
   }
   return "";
 }
@@ -37,10 +42,10 @@ void block_signals() {
   const sigset_t set = handled();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   // A launcher may have left one of them ignored (nohup does SIGHUP), and an ignored signal never reaches a signalfd.
-  struct sigaction standard{};
+  struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) sigaction(number, &standard, nullptr);
-  struct sigaction ignore{};
+  struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);
 }
@@ -63,18 +68,25 @@ std::optional<Signal> Signals::wait(int timeout_ms) {
   signalfd_siginfo info{};
   if (read(signal_fd_, &info, sizeof(info)) != sizeof(info)) return std::nullopt;
   switch (info.ssi_signo) {
-    case SIGINT: return Signal::kInterrupt;
-    case SIGTERM: return Signal::kTerminate;
-    case SIGHUP: return Signal::kReload;
-    case SIGUSR1: return Signal::kReopenLog;
-    case SIGUSR2: return Signal::kLameDuck;
-    default: return std::nullopt;
+    case SIGINT:
+      return Signal::kInterrupt;
+    case SIGTERM:
+      return Signal::kTerminate;
+    case SIGHUP:
+      return Signal::kReload;
+    case SIGUSR1:
+      return Signal::kReopenLog;
+    case SIGUSR2:
+      return Signal::kLameDuck;
+    default:
+      return std::nullopt;
   }
 }
 
 void Signals::stop() {
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(stop_fd_, &one, sizeof(one));  // cannot fail: one write never fills the counter
+  [[maybe_unused]] const ssize_t n =
+      write(stop_fd_, &one, sizeof(one));  // cannot fail: one write never fills the counter
 }
 
 bool Signals::stopped() const {

@@ -1,8 +1,8 @@
 // The process's signals, taken by the control thread instead of interrupting whoever runs.
 //
-// block_signals() goes first in main(), before any thread exists: threads inherit the mask, so no shard is ever interrupted and
-// no system call of theirs returns EINTR because of us. SIGPIPE is ignored: a broken connection is a return value. Then one Signals
-// object, on the control thread; only stop() may be called from elsewhere.
+// block_signals() goes first in main(), before any thread exists: threads inherit the mask, so no shard is ever
+// interrupted and no system call of theirs returns EINTR because of us. SIGPIPE is ignored: a broken connection is a
+// return value. Then one Signals object, on the control thread; only stop() may be called from elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ void block_signals();
 
 class Signals {
  public:
-  Signals();   // block_signals() was called; reads the signals from now on
+  Signals();  // block_signals() was called; reads the signals from now on
   ~Signals();
   Signals(const Signals&) = delete;
   Signals& operator=(const Signals&) = delete;

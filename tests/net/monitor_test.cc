@@ -72,7 +72,8 @@ class FakeSource final : public MonitorSource {
     found.account_known = query.account.empty() || query.account == "$G" || query.account == "APP";
     for (const ConnRow& row : rows_) {
       const bool closed = row.stop_ns != 0;
-      if ((query.state == core::ConnState::kOpen && closed) || (query.state == core::ConnState::kClosed && !closed)) continue;
+      if ((query.state == core::ConnState::kOpen && closed) || (query.state == core::ConnState::kClosed && !closed))
+        continue;
       if (!query.account.empty() && row.account != query.account) continue;
       ++found.total;
       if (query.cid != 0 && row.cid != query.cid) continue;
@@ -161,7 +162,9 @@ class MonitorTest : public testing::Test {
 
   // Three open connections and two closed ones, different in everything that can be sorted by.
   void add_connections() {
-    const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    const int64_t now =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+            .count();
     for (uint64_t cid : {5, 6, 7}) {
       ConnRow row;
       row.cid = cid;
@@ -202,7 +205,7 @@ class MonitorTest : public testing::Test {
   std::unique_ptr<httplib::Client> client_;
 };
 
-// ---------------------------------------------------------------------------------------------------- HTTP
+// ---- HTTP
 
 TEST_F(MonitorTest, SaysWhereItListens) {
   EXPECT_TRUE(log_.has(LogLevel::kInfo, fmt::format("Starting http monitor on 127.0.0.1:{}", monitor_->port())));
@@ -212,7 +215,8 @@ TEST_F(MonitorTest, SaysWhereItListens) {
 TEST_F(MonitorTest, ATakenPortIsAnErrorInTheWordsOfNatsServer) {
   Monitor second(source_, log_);
   EXPECT_EQ(second.start("127.0.0.1", monitor_->port(), ""),
-            fmt::format("can't listen to the monitor port: listen tcp 127.0.0.1:{}: bind: address already in use", monitor_->port()));
+            fmt::format("can't listen to the monitor port: listen tcp 127.0.0.1:{}: bind: address already in use",
+                        monitor_->port()));
   EXPECT_FALSE(second.running());
 }
 
@@ -220,7 +224,8 @@ TEST_F(MonitorTest, AddressesThatCannotBeBound) {
   Monitor second(source_, log_);
   EXPECT_EQ(second.start("192.0.2.1", -1, ""),
             "can't listen to the monitor port: listen tcp 192.0.2.1:0: bind: cannot assign requested address");
-  EXPECT_EQ(second.start("not a host", -1, ""), "can't listen to the monitor port: listen tcp: lookup not a host: no such host");
+  EXPECT_EQ(second.start("not a host", -1, ""),
+            "can't listen to the monitor port: listen tcp: lookup not a host: no such host");
 }
 
 TEST_F(MonitorTest, AllAddressesMeansBothFamilies) {
@@ -314,7 +319,8 @@ TEST_F(MonitorTest, ConcurrentScrapes) {
     threads.emplace_back([&] {
       httplib::Client client("127.0.0.1", monitor_->port());
       for (int i = 0; i < 25; ++i) {
-        for (const char* path : {"/varz", "/connz?subs=1", "/subsz?subs=1", "/healthz"}) good += client.Get(path)->status == 200;
+        for (const char* path : {"/varz", "/connz?subs=1", "/subsz?subs=1", "/healthz"})
+          good += client.Get(path)->status == 200;
       }
     });
   }
@@ -339,8 +345,9 @@ TEST_F(MonitorTest, ADrippingRequestIsCutOff) {
 
 TEST_F(MonitorTest, GarbageHurtsNobody) {
   for (const std::string& bytes :
-       {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11), std::string("CONNECT {}\r\nPING\r\n"), std::string(100'000, 'A'),
-        "GET /" + std::string(60'000, 'a') + " HTTP/1.1\r\n\r\n", std::string("GET /%00%ff%0a HTTP/1.1\r\n\r\n"),
+       {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11), std::string("CONNECT {}\r\nPING\r\n"),
+        std::string(100'000, 'A'), "GET /" + std::string(60'000, 'a') + " HTTP/1.1\r\n\r\n",
+        std::string("GET /%00%ff%0a HTTP/1.1\r\n\r\n"),
         "GET /connz?" + std::string(5'000, '&') + " HTTP/1.1\r\n\r\n"}) {
     const int fd = dial(monitor_->port());
     ASSERT_GE(fd, 0);
@@ -379,19 +386,70 @@ TEST_F(MonitorTest, BasePath) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- /varz
+// ---- /varz
 
 TEST_F(MonitorTest, VarzHasTheFieldsOfNatsServerInItsOrder) {
   source_.facts_.system_account = "$SYS";
   source_.facts_.git_commit = "abc";
-  const std::vector<std::string> expected = {
-      "server_id", "server_name", "version", "proto", "git_commit", "go", "host", "port", "max_connections", "ping_interval",
-      "ping_max", "http_host", "http_port", "http_base_path", "https_port", "auth_timeout", "max_control_line", "max_payload",
-      "max_pending", "cluster", "gateway", "leaf", "mqtt", "websocket", "jetstream", "tls_timeout", "write_deadline", "start", "now",
-      "uptime", "mem", "cores", "gomaxprocs", "cpu", "connections", "total_connections", "routes", "remotes", "leafnodes", "in_msgs",
-      "in_bytes", "in_client_msgs", "in_client_bytes", "out_msgs", "out_bytes", "out_client_msgs", "out_client_bytes",
-      "slow_consumers", "stale_connections", "stalled_clients", "subscriptions", "http_req_stats", "config_load_time",
-      "config_digest", "system_account", "slow_consumer_stats", "stale_connection_stats", "disk_io_wait_stats", "peregrine"};
+  const std::vector<std::string> expected = {"server_id",
+                                             "server_name",
+                                             "version",
+                                             "proto",
+                                             "git_commit",
+                                             "go",
+                                             "host",
+                                             "port",
+                                             "max_connections",
+                                             "ping_interval",
+                                             "ping_max",
+                                             "http_host",
+                                             "http_port",
+                                             "http_base_path",
+                                             "https_port",
+                                             "auth_timeout",
+                                             "max_control_line",
+                                             "max_payload",
+                                             "max_pending",
+                                             "cluster",
+                                             "gateway",
+                                             "leaf",
+                                             "mqtt",
+                                             "websocket",
+                                             "jetstream",
+                                             "tls_timeout",
+                                             "write_deadline",
+                                             "start",
+                                             "now",
+                                             "uptime",
+                                             "mem",
+                                             "cores",
+                                             "gomaxprocs",
+                                             "cpu",
+                                             "connections",
+                                             "total_connections",
+                                             "routes",
+                                             "remotes",
+                                             "leafnodes",
+                                             "in_msgs",
+                                             "in_bytes",
+                                             "in_client_msgs",
+                                             "in_client_bytes",
+                                             "out_msgs",
+                                             "out_bytes",
+                                             "out_client_msgs",
+                                             "out_client_bytes",
+                                             "slow_consumers",
+                                             "stale_connections",
+                                             "stalled_clients",
+                                             "subscriptions",
+                                             "http_req_stats",
+                                             "config_load_time",
+                                             "config_digest",
+                                             "system_account",
+                                             "slow_consumer_stats",
+                                             "stale_connection_stats",
+                                             "disk_io_wait_stats",
+                                             "peregrine"};
   const Json varz = json("/varz");
   EXPECT_EQ(keys(varz), expected);
   EXPECT_EQ(varz["start"], "2026-08-02T10:11:12.345Z");
@@ -493,11 +551,12 @@ TEST_F(MonitorTest, RequestsAreCountedByEndpoint) {
   EXPECT_EQ(json("/varz")["http_req_stats"].dump(), R"({"/":1,"/connz":2,"/healthz":1,"/subsz":2,"/varz":2})");
 }
 
-// ---------------------------------------------------------------------------------------------------- /connz
+// ---- /connz
 
 TEST_F(MonitorTest, ConnzEmpty) {
   const Json connz = json("/connz");
-  EXPECT_EQ(keys(connz), (std::vector<std::string>{"server_id", "now", "num_connections", "total", "offset", "limit", "connections"}));
+  EXPECT_EQ(keys(connz), (std::vector<std::string>{"server_id", "now", "num_connections", "total", "offset", "limit",
+                                                   "connections"}));
   EXPECT_EQ(connz["limit"], 1024);
   EXPECT_EQ(connz["connections"].dump(), "[]");
 }
@@ -508,8 +567,9 @@ TEST_F(MonitorTest, ConnzRow) {
   EXPECT_EQ(connz["num_connections"], 3);
   EXPECT_EQ(connz["total"], 3);
   const Json& row = connz["connections"][0];
-  EXPECT_EQ(keys(row), (std::vector<std::string>{"cid", "kind", "type", "ip", "port", "start", "last_activity", "rtt", "uptime", "idle",
-                                                 "pending_bytes", "in_msgs", "out_msgs", "in_bytes", "out_bytes", "subscriptions"}));
+  EXPECT_EQ(keys(row), (std::vector<std::string>{"cid", "kind", "type", "ip", "port", "start", "last_activity", "rtt",
+                                                 "uptime", "idle", "pending_bytes", "in_msgs", "out_msgs", "in_bytes",
+                                                 "out_bytes", "subscriptions"}));
   EXPECT_EQ(row["rtt"], "2.300456ms");
   EXPECT_EQ(row["uptime"], "1m35s");
   EXPECT_EQ(row["idle"], "20s");
@@ -535,11 +595,39 @@ TEST_F(MonitorTest, ConnzRowWithEverything) {
   row.proxy_key = "P";
   row.subs = {{"", "a", "", "1", 0, 0, 7}};
   const Json shown = json("/connz?cid=7&auth=1&subs=1")["connections"][0];
-  EXPECT_EQ(keys(shown), (std::vector<std::string>{
-      "cid", "kind", "type", "ip", "port", "start", "last_activity", "rtt", "uptime", "idle", "pending_bytes", "in_msgs", "out_msgs",
-      "in_bytes", "out_bytes", "stalls", "subscriptions", "name", "lang", "version", "tls_version", "tls_cipher_suite",
-      "tls_peer_certs", "tls_first", "authorized_user", "account", "subscriptions_list", "jwt", "issuer_key", "name_tag", "tags",
-      "mqtt_client", "proxy"}));
+  EXPECT_EQ(keys(shown), (std::vector<std::string>{"cid",
+                                                   "kind",
+                                                   "type",
+                                                   "ip",
+                                                   "port",
+                                                   "start",
+                                                   "last_activity",
+                                                   "rtt",
+                                                   "uptime",
+                                                   "idle",
+                                                   "pending_bytes",
+                                                   "in_msgs",
+                                                   "out_msgs",
+                                                   "in_bytes",
+                                                   "out_bytes",
+                                                   "stalls",
+                                                   "subscriptions",
+                                                   "name",
+                                                   "lang",
+                                                   "version",
+                                                   "tls_version",
+                                                   "tls_cipher_suite",
+                                                   "tls_peer_certs",
+                                                   "tls_first",
+                                                   "authorized_user",
+                                                   "account",
+                                                   "subscriptions_list",
+                                                   "jwt",
+                                                   "issuer_key",
+                                                   "name_tag",
+                                                   "tags",
+                                                   "mqtt_client",
+                                                   "proxy"}));
   EXPECT_EQ(shown["name"], "<b>&name");
   EXPECT_NE(get("/connz").body.find(R"("name": "\u003cb\u003e\u0026name")"), std::string::npos);
   EXPECT_EQ(shown["tls_peer_certs"].dump(), R"([{"subject":"CN=x","spki_sha256":"aa","cert_sha256":"bb"}])");
@@ -565,11 +653,14 @@ TEST_F(MonitorTest, ConnzSubs) {
   EXPECT_FALSE(json("/connz?subs=0")["connections"][0].contains("subscriptions_list"));
   EXPECT_FALSE(source_.connz_query_.subs);
   for (const char* yes : {"1", "t", "T", "TRUE", "true", "True"}) {
-    EXPECT_EQ(json(std::string("/connz?subs=") + yes)["connections"][0]["subscriptions_list"].dump(), R"(["foo.*","bar.>"])") << yes;
+    EXPECT_EQ(json(std::string("/connz?subs=") + yes)["connections"][0]["subscriptions_list"].dump(),
+              R"(["foo.*","bar.>"])")
+        << yes;
   }
   for (const char* detail : {"detail", "DETAIL"}) {
-    EXPECT_EQ(json(std::string("/connz?subs=") + detail)["connections"][0]["subscriptions_list_detail"].dump(),
-              R"([{"subject":"foo.*","sid":"1","msgs":4,"cid":5},{"subject":"bar.>","qgroup":"q","sid":"2","msgs":0,"max":10,"cid":5}])");
+    EXPECT_EQ(
+        json(std::string("/connz?subs=") + detail)["connections"][0]["subscriptions_list_detail"].dump(),
+        R"([{"subject":"foo.*","sid":"1","msgs":4,"cid":5},{"subject":"bar.>","qgroup":"q","sid":"2","msgs":0,"max":10,"cid":5}])");
   }
   EXPECT_FALSE(json("/connz?subs=1")["connections"][1].contains("subscriptions_list"));  // it has none
 }
@@ -619,9 +710,10 @@ TEST_F(MonitorTest, ConnzOfAnUnknownAccountIsHowNatsServerAnswersIt) {
 TEST_F(MonitorTest, ConnzSorts) {
   add_connections();
   const std::map<std::string, std::vector<uint64_t>> expected = {
-      {"", {5, 6, 7}},         {"cid", {5, 6, 7}},      {"start", {5, 6, 7}},      {"subs", {6, 7, 5}},     {"pending", {5, 7, 6}},
-      {"msgs_to", {5, 6, 7}},  {"msgs_from", {7, 6, 5}}, {"bytes_to", {7, 6, 5}},  {"bytes_from", {5, 6, 7}}, {"last", {7, 5, 6}},
-      {"idle", {6, 5, 7}},     {"uptime", {7, 6, 5}},   {"rtt", {5, 6, 7}}};
+      {"", {5, 6, 7}},           {"cid", {5, 6, 7}},     {"start", {5, 6, 7}},     {"subs", {6, 7, 5}},
+      {"pending", {5, 7, 6}},    {"msgs_to", {5, 6, 7}}, {"msgs_from", {7, 6, 5}}, {"bytes_to", {7, 6, 5}},
+      {"bytes_from", {5, 6, 7}}, {"last", {7, 5, 6}},    {"idle", {6, 5, 7}},      {"uptime", {7, 6, 5}},
+      {"rtt", {5, 6, 7}}};
   for (const auto& [sort, order] : expected) EXPECT_EQ(cids("/connz?sort=" + sort), order) << sort;
   EXPECT_EQ(cids("/connz?sort=stop&state=closed"), (std::vector<uint64_t>{8, 9}));
   EXPECT_EQ(cids("/connz?sort=reason&state=closed"), (std::vector<uint64_t>{9, 8}));
@@ -656,11 +748,14 @@ TEST_F(MonitorTest, ConnzErrors) {
   expect_bad("/connz?offset=99999999999999999999",
              "Error decoding int for 'offset': strconv.Atoi: parsing \"99999999999999999999\": value out of range");
   expect_bad("/connz?cid=-1", "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"-1\": invalid syntax");
-  expect_bad("/connz?auth=yes", "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"yes\": invalid syntax");
-  expect_bad("/connz?auth=%0A", "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"\\n\": invalid syntax");
+  expect_bad("/connz?auth=yes",
+             "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"yes\": invalid syntax");
+  expect_bad("/connz?auth=%0A",
+             "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"\\n\": invalid syntax");
   expect_bad("/connz?subs=x", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"x\": invalid syntax");
   expect_bad("/connz?state=foo", "Error decoding state for foo");
-  expect_bad("/connz?auth=yes&limit=a", "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"yes\": invalid syntax");
+  expect_bad("/connz?auth=yes&limit=a",
+             "Error decoding boolean for 'auth': strconv.ParseBool: parsing \"yes\": invalid syntax");
 }
 
 TEST_F(MonitorTest, NamesThatAreNotUtf8StillMakeJson) {
@@ -669,7 +764,7 @@ TEST_F(MonitorTest, NamesThatAreNotUtf8StillMakeJson) {
   EXPECT_EQ(json("/connz")["connections"][0]["name"], "bad \xef\xbf\xbd\xef\xbf\xbd bytes");
 }
 
-// ---------------------------------------------------------------------------------------------------- /subsz
+// ---- /subsz
 
 TEST_F(MonitorTest, SubszAddsTheShardsUp) {
   for (uint64_t n : {1, 2}) {
@@ -677,7 +772,7 @@ TEST_F(MonitorTest, SubszAddsTheShardsUp) {
     core::AccountSnapshot account;
     account.name = "$G";
     account.sublist.num_subscriptions = n;
-    account.sublist.num_cache = n;  // 1 and 2 cached results,
+    account.sublist.num_cache = n;                        // 1 and 2 cached results,
     account.sublist.avg_fanout = static_cast<double>(n);  // of 1 and 2 receivers each
     account.sublist.num_inserts = 10;
     account.sublist.num_removes = 4;
@@ -692,8 +787,9 @@ TEST_F(MonitorTest, SubszAddsTheShardsUp) {
     source_.shards_.push_back(shard);
   }
   const Json subsz = json("/subsz?acc=$G");
-  EXPECT_EQ(keys(subsz), (std::vector<std::string>{"server_id", "now", "num_subscriptions", "num_cache", "num_inserts", "num_removes",
-                                                   "num_matches", "cache_hit_rate", "max_fanout", "avg_fanout", "total", "offset", "limit"}));
+  EXPECT_EQ(keys(subsz), (std::vector<std::string>{"server_id", "now", "num_subscriptions", "num_cache", "num_inserts",
+                                                   "num_removes", "num_matches", "cache_hit_rate", "max_fanout",
+                                                   "avg_fanout", "total", "offset", "limit"}));
   EXPECT_EQ(subsz["num_subscriptions"], 3);
   EXPECT_EQ(subsz["num_inserts"], 20);
   EXPECT_EQ(subsz["cache_hit_rate"], 0.1);
@@ -705,7 +801,9 @@ TEST_F(MonitorTest, SubszAddsTheShardsUp) {
 }
 
 TEST_F(MonitorTest, SubszListsAndPages) {
-  for (uint64_t n = 0; n < 5; ++n) source_.subs_.push_back({n < 4 ? "$G" : "APP", fmt::format("s.{}", n), n == 1 ? "q" : "", fmt::format("{}", n), n, n == 2 ? 9u : 0u, 5});
+  for (uint64_t n = 0; n < 5; ++n)
+    source_.subs_.push_back({n < 4 ? "$G" : "APP", fmt::format("s.{}", n), n == 1 ? "q" : "", fmt::format("{}", n), n,
+                             n == 2 ? 9u : 0u, 5});
   EXPECT_FALSE(json("/subsz").contains("subscriptions_list"));
   EXPECT_EQ(json("/subsz")["total"], 0);
   const Json all = json("/subsz?subs=1");
@@ -728,16 +826,18 @@ TEST_F(MonitorTest, SubszErrors) {
   expect_bad("/subsz?test=.", "invalid test subject, must be valid publish subject: .");
   expect_bad("/subsz?test=%3E", "invalid test subject, must be valid publish subject: >");
   EXPECT_EQ(get("/subsz?test=a.*b.%3Ec").status, 200);  // wildcards inside a token are letters
-  expect_bad("/subsz?subs=detail", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"detail\": invalid syntax");
+  expect_bad("/subsz?subs=detail",
+             "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"detail\": invalid syntax");
   expect_bad("/subsz?offset=x", "Error decoding int for 'offset': strconv.Atoi: parsing \"x\": invalid syntax");
   expect_bad("/subsz?limit=x", "Error decoding int for 'limit': strconv.Atoi: parsing \"x\": invalid syntax");
 }
 
-// ---------------------------------------------------------------------------------------------------- /healthz and the rest
+// ---- /healthz and the rest
 
 TEST_F(MonitorTest, Healthz) {
-  for (const char* path : {"/healthz", "/healthz?details=1", "/healthz?js-enabled-only=1", "/healthz?js-server-only=true",
-                           "/healthz?js-meta-only=1", "/healthz?account=NO", "/healthz?account=A&stream=S&consumer=C"}) {
+  for (const char* path :
+       {"/healthz", "/healthz?details=1", "/healthz?js-enabled-only=1", "/healthz?js-server-only=true",
+        "/healthz?js-meta-only=1", "/healthz?account=NO", "/healthz?account=A&stream=S&consumer=C"}) {
     json(path);
     EXPECT_EQ(get(path).body, R"({"status":"ok"})") << path;
   }
@@ -754,11 +854,13 @@ TEST_F(MonitorTest, HealthzOfBadCombinations) {
   EXPECT_EQ(response.status, 400);
   EXPECT_EQ(response.body, R"({"status":"error","error":"\"account\" must not be empty when checking stream health"})");
   EXPECT_EQ(response.get_header_value("Content-Type"), "application/json");
-  EXPECT_TRUE(log_.has(LogLevel::kWarn, R"(Healthcheck failed: "\"account\" must not be empty when checking stream health")"));
+  EXPECT_TRUE(
+      log_.has(LogLevel::kWarn, R"(Healthcheck failed: "\"account\" must not be empty when checking stream health")"));
   response = get("/healthz?account=A&consumer=C&details=1");
   EXPECT_EQ(response.status, 400);
-  EXPECT_EQ(response.body,
-            R"({"status":"error","errors":[{"type":"BAD_REQUEST","error":"\"stream\" must not be empty when checking consumer health"}]})");
+  EXPECT_EQ(
+      response.body,
+      R"({"status":"error","errors":[{"type":"BAD_REQUEST","error":"\"stream\" must not be empty when checking consumer health"}]})");
   EXPECT_TRUE(log_.has(LogLevel::kWarn, "Healthcheck failed: 1 errors"));
 }
 
@@ -766,26 +868,30 @@ TEST_F(MonitorTest, HealthzOfAServerThatIsNotReady) {
   source_.health_ = {false, "not ready"};
   EXPECT_EQ(get("/healthz").status, 500);
   EXPECT_EQ(get("/healthz").body, R"({"status":"error","error":"not ready"})");
-  EXPECT_EQ(get("/healthz?details=1").body, R"({"status":"error","errors":[{"type":"CONNECTION","error":"not ready"}]})");
+  EXPECT_EQ(get("/healthz?details=1").body,
+            R"({"status":"error","errors":[{"type":"CONNECTION","error":"not ready"}]})");
 }
 
 TEST_F(MonitorTest, WhatIsNotConfiguredIsEmpty) {
   Json routez = json("/routez?subs=detail");
   EXPECT_EQ(keys(routez), (std::vector<std::string>{"server_id", "server_name", "now", "num_routes", "routes"}));
   EXPECT_EQ(routez["routes"].dump(), "[]");
-  EXPECT_EQ(keys(json("/gatewayz")), (std::vector<std::string>{"server_id", "now", "outbound_gateways", "inbound_gateways"}));
+  EXPECT_EQ(keys(json("/gatewayz")),
+            (std::vector<std::string>{"server_id", "now", "outbound_gateways", "inbound_gateways"}));
   EXPECT_EQ(keys(json("/leafz")), (std::vector<std::string>{"server_id", "now", "leafnodes", "leafs"}));
   const Json jsz = json("/jsz?acc=x");
-  EXPECT_EQ(keys(jsz), (std::vector<std::string>{"memory", "storage", "reserved_memory", "reserved_storage", "accounts", "ha_assets", "api",
-                                                 "server_id", "now", "disabled", "config", "streams", "consumers", "messages", "bytes",
-                                                 "total"}));
+  EXPECT_EQ(keys(jsz), (std::vector<std::string>{"memory", "storage", "reserved_memory", "reserved_storage", "accounts",
+                                                 "ha_assets", "api", "server_id", "now", "disabled", "config",
+                                                 "streams", "consumers", "messages", "bytes", "total"}));
   EXPECT_EQ(jsz["disabled"], true);
   EXPECT_EQ(get("/ipqueuesz").body, "{}");
   expect_bad("/routez?subs=x", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"x\": invalid syntax");
   expect_bad("/gatewayz?accs=x", "Error decoding boolean for 'accs': strconv.ParseBool: parsing \"x\": invalid syntax");
   expect_bad("/leafz?subs=x", "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"x\": invalid syntax");
-  expect_bad("/jsz?streams=x", "Error decoding boolean for 'streams': strconv.ParseBool: parsing \"x\": invalid syntax");
-  expect_bad("/accstatz?unused=x", "Error decoding boolean for 'unused': strconv.ParseBool: parsing \"x\": invalid syntax");
+  expect_bad("/jsz?streams=x",
+             "Error decoding boolean for 'streams': strconv.ParseBool: parsing \"x\": invalid syntax");
+  expect_bad("/accstatz?unused=x",
+             "Error decoding boolean for 'unused': strconv.ParseBool: parsing \"x\": invalid syntax");
 }
 
 TEST_F(MonitorTest, Accounts) {
@@ -804,9 +910,9 @@ TEST_F(MonitorTest, Accounts) {
   }
   EXPECT_EQ(json("/accountz")["accounts"].dump(), R"(["$G","IDLE"])");
   const Json detail = json("/accountz?acc=$G")["account_detail"];
-  EXPECT_EQ(keys(detail), (std::vector<std::string>{"account_name", "update_time", "expired", "complete", "jetstream_enabled",
-                                                    "leafnode_connections", "client_connections", "subscriptions", "name_tag",
-                                                    "sublist_stats"}));
+  EXPECT_EQ(keys(detail), (std::vector<std::string>{"account_name", "update_time", "expired", "complete",
+                                                    "jetstream_enabled", "leafnode_connections", "client_connections",
+                                                    "subscriptions", "name_tag", "sublist_stats"}));
   EXPECT_EQ(detail["client_connections"], 6);
   EXPECT_EQ(detail["sublist_stats"]["num_subscriptions"], 10);
   expect_bad("/accountz?acc=no", "Account no does not exist");

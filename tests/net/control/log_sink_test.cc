@@ -284,7 +284,8 @@ TEST_F(LogSinkTest, RotatesBySizeUnderTheSchemeOfNatsServer) {
       EXPECT_GT(fs::file_size(directory_ + "/" + name), 1000u);
       EXPECT_LT(fs::file_size(directory_ + "/" + name), 1200u);  // overshoots by one line only
     }
-    for (const std::string& line : lines(directory_ + "/" + name)) payload += line.find("some length") != std::string::npos;
+    for (const std::string& line : lines(directory_ + "/" + name))
+      payload += line.find("some length") != std::string::npos;
   }
   EXPECT_EQ(payload, 40u);
   EXPECT_GE(rotated, 3u);
@@ -313,7 +314,8 @@ TEST_F(LogSinkTest, KeepsAsManyFilesAsAskedFor) {
   EXPECT_EQ(std::count(names.begin(), names.end(), "server.log.2020.01.01.00.00.00.000000001"), 0);
   bool purged = false;
   for (const std::string& name : names) {
-    for (const std::string& line : lines(directory_ + "/" + name)) purged |= line.find("[INF] Purged log file \"server.log.2") != std::string::npos;
+    for (const std::string& line : lines(directory_ + "/" + name))
+      purged |= line.find("[INF] Purged log file \"server.log.2") != std::string::npos;
   }
   EXPECT_TRUE(purged);
 }
@@ -403,7 +405,8 @@ TEST_F(LogSinkTest, RemoteSyslogOverUdp) {
   const std::string tail = " peregrine-test[" + std::to_string(getpid()) + "]: ";
   const std::string stamp = R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d \S+)";
   const std::string first = receive(fd);
-  EXPECT_TRUE(std::regex_match(first.substr(0, first.find(tail)), std::regex("<29>" + stamp))) << first;  // daemon.notice
+  EXPECT_TRUE(std::regex_match(first.substr(0, first.find(tail)), std::regex("<29>" + stamp)))
+      << first;  // daemon.notice
   EXPECT_TRUE(first.ends_with(tail + "hello\n")) << first;
   EXPECT_TRUE(receive(fd).starts_with("<27>"));  // daemon.err
   EXPECT_TRUE(receive(fd).starts_with("<31>"));  // daemon.debug

@@ -27,7 +27,9 @@ class ProcessFiles : public testing::Test {
     std::ifstream file(path);
     return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   }
-  size_t files() const { return static_cast<size_t>(std::distance(fs::directory_iterator(directory_), fs::directory_iterator())); }
+  size_t files() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(directory_), fs::directory_iterator()));
+  }
 
   std::string directory_;
 };
@@ -40,9 +42,9 @@ TEST_F(ProcessFiles, PidIsDecimalWithoutNewline) {
   EXPECT_EQ(write_pid_file(path), "");
   EXPECT_EQ(content(path), std::to_string(getpid()));
   EXPECT_EQ(files(), 1u);  // nothing of the making is left over
-  struct stat status{};
+  struct stat status {};
   stat(path.c_str(), &status);
-  EXPECT_EQ(status.st_mode & 0777 & ~0640u, 0u);
+  EXPECT_EQ(status.st_mode & 0777 & ~0600u, 0u);
 }
 
 TEST_F(ProcessFiles, ALinkIsWrittenThrough) {

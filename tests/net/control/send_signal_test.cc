@@ -71,7 +71,8 @@ TEST(SendSignal, WordsAndTheirSignals) {
 
 TEST(SendSignal, PidFromAFile) {
   Server server("peregrine");
-  const std::string path = (std::filesystem::temp_directory_path() / fmt::format("send_signal_test.{}.pid", getpid())).string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / fmt::format("send_signal_test.{}.pid", getpid())).string();
   std::ofstream(path) << server.pid() << "\n";
   EXPECT_EQ(send_signal("quit=" + path), "");
   EXPECT_EQ(server.ended_by(), SIGINT);

@@ -22,8 +22,11 @@ int in_child(Body&& body) {
 }
 
 TEST(Signals, EachComesAsItsMeaning) {
-  const std::pair<int, Signal> all[] = {{SIGINT, Signal::kInterrupt}, {SIGTERM, Signal::kTerminate}, {SIGHUP, Signal::kReload},
-                                        {SIGUSR1, Signal::kReopenLog}, {SIGUSR2, Signal::kLameDuck}};
+  const std::pair<int, Signal> all[] = {{SIGINT, Signal::kInterrupt},
+                                        {SIGTERM, Signal::kTerminate},
+                                        {SIGHUP, Signal::kReload},
+                                        {SIGUSR1, Signal::kReopenLog},
+                                        {SIGUSR2, Signal::kLameDuck}};
   for (const auto& [number, meaning] : all) {
     EXPECT_EQ(in_child([number = number, meaning = meaning] {
                 block_signals();
