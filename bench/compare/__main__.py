@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -27,8 +28,8 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Compares Peregrine with the newest nats-server and with the floor (a relay without a protocol), turn "
-        "by turn, medians over the runs. Every message is verified. Without arguments: all core scenarios, about ten "
-        "minutes.",
+        "by turn, medians over the runs. Every message is verified. Without arguments: all core scenarios, about "
+        "a quarter of an hour.",
         epilog="How a number is taken: bench/README.md",
     )
     p.add_argument("--list", action="store_true", help="list the scenarios and exit")
@@ -145,6 +146,7 @@ def heading(document: dict[str, Any]) -> str:
 
 def main() -> int:
     a = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # servers are stopped on both
     if a.list:
         list_scenarios()
         return 0
