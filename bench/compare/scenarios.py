@@ -103,12 +103,16 @@ def _one_to_one() -> list[Scenario]:
     return out
 
 
+def _text(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB" if size >= 1024 else f"{size} B"
+
+
 def _sizes_extra() -> list[Scenario]:
     sizes = [0, 8, 64, 256, 512, 4096, 262144, 1048576, 8388608]
     return [
         _stream(
             f"size-{size}",
-            f"1→1, {size} B",
+            f"1→1, {_text(size)}",
             f"--size {size}",
             cpu(),
             core=False,
@@ -124,7 +128,7 @@ def _pairs() -> list[Scenario]:
     return [
         _stream(
             f"pairs-{n}",
-            f"{n} pairs ({2 * n} busy connections)",
+            f"{n} pair{'s' if n > 1 else ''} ({2 * n} busy connections)",
             f"--shape pairs --publishers {n} --subscribers {n} --subjects {n}",
             cpu(),
             core=False,
