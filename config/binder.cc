@@ -64,13 +64,14 @@ void Binder::bind(const Section& section, void* target, const Value& map) {
     std::vector<std::string_view> known;
     for (const Key& row : section.keys) known.insert(known.end(), row.names.begin(), row.names.end());
     const std::string hint = nearest(name, known);
-    error(member.value.position,
-          fmt::format("unknown field \"{}\"{}", member.key, hint.empty() ? "" : fmt::format(", did you mean \"{}\"?", hint)));
+    error(member.value.position, fmt::format("unknown field \"{}\"{}", member.key,
+                                             hint.empty() ? "" : fmt::format(", did you mean \"{}\"?", hint)));
   }
 }
 
 void Binder::type_error(const Value& value, std::string_view name, std::string_view expected) {
-  const bool show = value.kind == Value::Kind::kString && value.text.size() <= 40 && name.find("pass") == std::string_view::npos;
+  const bool show =
+      value.kind == Value::Kind::kString && value.text.size() <= 40 && name.find("pass") == std::string_view::npos;
   error(value.position, fmt::format("\"{}\" must be {}, got {}{}", name, expected, describe(value.kind),
                                     show ? fmt::format(" \"{}\"", value.text) : ""));
 }

@@ -1,7 +1,7 @@
 // Binder: Value tree -> Options, driven by one declarative table of keys (keys.h).
 //
-// It collects every problem instead of stopping at the first: unknown keys with the nearest known name, wrong types, values out of
-// range. A problem says where it stands. Pure: no files, no environment.
+// It collects every problem instead of stopping at the first: unknown keys with the nearest known name, wrong types,
+// values out of range. A problem says where it stands. Pure: no files, no environment.
 #pragma once
 
 #include <string>

@@ -144,76 +144,115 @@ void set_trace(Merge& merge, const std::string& value, bool debug, bool verbose)
   if (verbose) merge.options.trace_verbose = is_true(value);
 }
 
+// Flags that decide what to do at all are looked at before anything is merged.
+void decided_before(Merge&, const std::string&) {}
+
+void apply_dv(Merge& merge, const std::string& value) { set_trace(merge, value, true, false); }
+void apply_dvv(Merge& merge, const std::string& value) { set_trace(merge, value, true, true); }
+void apply_vv(Merge& merge, const std::string& value) { set_trace(merge, value, false, true); }
+void apply_user(Merge& merge, const std::string& value) { merge.options.authorization.user = value; }
+void apply_pass(Merge& merge, const std::string& value) { merge.options.authorization.password = value; }
+void apply_auth(Merge& merge, const std::string& value) { merge.options.authorization.token = value; }
+void apply_cluster_name(Merge& merge, const std::string& value) { merge.options.cluster.name = value; }
+void apply_cluster_advertise(Merge& merge, const std::string& value) { merge.options.cluster.advertise = value; }
+void apply_no_advertise(Merge& merge, const std::string& value) { merge.options.cluster.no_advertise = is_true(value); }
+void apply_connect_retries(Merge& merge, const std::string& value) {
+  merge.options.cluster.connect_retries = static_cast<int>(std::strtol(value.c_str(), nullptr, 0));
+}
+
 // Applied top to bottom: a combination such as -DV comes after what it combines.
 const std::vector<Group>& groups() {
   using Takes::kNothing;
   using Takes::kNumber;
   using Takes::kText;
   static const std::vector<Group> table = {
-      {"Server", {
-          {{"a", "addr", "net"}, kText, "<host>", "address for clients (0.0.0.0)", "host"},
-          {{"p", "port"}, kNumber, "<port>", "port for clients (4222), -1 = random", "port"},
-          {{"n", "name", "server_name"}, kText, "<name>", "name of this server (its id)", "server_name"},
-          {{"c", "config"}, kText, "<file>", "configuration: .yaml or .yml is YAML, anything else NATS's grammar", "", [](Merge&, const std::string&) {}},
-          {{"t"}, kNothing, "", "check the configuration and exit", "", [](Merge&, const std::string&) {}},
-          {{"m", "http_port"}, kNumber, "<port>", "monitoring over HTTP", "http_port"},
-          {{"ms", "https_port"}, kNumber, "<port>", "monitoring over HTTPS", "https_port"},
-          {{"P", "pid"}, kText, "<file>", "write the process id to this file", "pid_file"},
-          {{"ports_file_dir"}, kText, "<dir>", "write <program>_<pid>.ports to this directory", "ports_file_dir"},
-          {{"client_advertise"}, kText, "<host:port>", "address told to clients", "client_advertise"},
-          {{"sl", "signal"}, kText, "<word[=pid]>", "ldm stop quit term reopen reload, to a pid or pid file", "", [](Merge&, const std::string&) {}},
-      }},
-      {"Logging", {
-          {{"l", "log"}, kText, "<file>", "log to this file", "log_file"},
-          {{"log_size_limit"}, kNumber, "<bytes>", "begin a new log file at this size", "logfile_size_limit"},
-          {{"T", "logtime"}, kNothing, "", "time in front of every line (true)", "logtime"},
-          {{"logtime_utc"}, kNothing, "", "in UTC", "logtime_utc"},
-          {{"s", "syslog"}, kNothing, "", "log to syslog", "syslog"},
-          {{"r", "remote_syslog"}, kText, "<address>", "syslog at udp://host:port", "remote_syslog"},
-          {{"D", "debug"}, kNothing, "", "debug lines", "debug"},
-          {{"V", "trace"}, kNothing, "", "trace the protocol", "trace"},
-          {{"DV"}, kNothing, "", "both", "", [](Merge& merge, const std::string& value) { set_trace(merge, value, true, false); }},
-          {{"DVV"}, kNothing, "", "both, with the system account", "", [](Merge& merge, const std::string& value) { set_trace(merge, value, true, true); }},
-          {{"VV"}, kNothing, "", "trace with the system account", "", [](Merge& merge, const std::string& value) { set_trace(merge, value, false, true); }},
-          {{"max_traced_msg_len"}, kNumber, "<bytes>", "show no more of a traced message", "max_traced_msg_len"},
-      }},
-      {"Authorization", {
-          {{"user"}, kText, "<user>", "user that clients must name", "", [](Merge& merge, const std::string& value) { merge.options.authorization.user = value; }},
-          {{"pass"}, kText, "<password>", "and its password", "", [](Merge& merge, const std::string& value) { merge.options.authorization.password = value; }},
-          {{"auth"}, kText, "<token>", "token that clients must show", "", [](Merge& merge, const std::string& value) { merge.options.authorization.token = value; }},
-      }},
-      {"TLS", {
-          {{"tls"}, kNothing, "", "encrypt client connections", "", apply_tls},
-          {{"tlscert"}, kText, "<file>", "certificate", "", tls_file(&Tls::cert_file)},
-          {{"tlskey"}, kText, "<file>", "its private key", "", tls_file(&Tls::key_file)},
-          {{"tlscacert"}, kText, "<file>", "authority that clients' certificates come from", "", tls_file(&Tls::ca_file)},
-          {{"tlsverify"}, kNothing, "", "clients must have one", "", apply_tlsverify},
-      }},
-      {"Cluster", {
-          {{"cluster", "cluster_listen"}, kText, "<url>", "listen for routes", "", apply_cluster},
-          {{"routes"}, kText, "<url,url>", "connect to these servers", "", apply_routes},
-          {{"cluster_name"}, kText, "<name>", "name of the cluster", "", [](Merge& merge, const std::string& value) { merge.options.cluster.name = value; }},
-          {{"cluster_advertise"}, kText, "<host:port>", "address told to other servers", "", [](Merge& merge, const std::string& value) { merge.options.cluster.advertise = value; }},
-          {{"no_advertise"}, kNothing, "", "do not tell clients about other servers", "", [](Merge& merge, const std::string& value) { merge.options.cluster.no_advertise = is_true(value); }},
-          {{"connect_retries"}, kNumber, "<n>", "retries of routes learnt from others", "", [](Merge& merge, const std::string& value) { merge.options.cluster.connect_retries = static_cast<int>(std::strtol(value.c_str(), nullptr, 0)); }},
-      }},
-      {"JetStream", {
-          {{"js", "jetstream"}, kNothing, "", "streams", "jetstream"},
-          {{"sd", "store_dir"}, kText, "<dir>", "their directory", "store_dir"},
-      }},
-      {"Peregrine", {
-          {{"shards"}, kText, "<n|auto>", "number of shards (one per CPU)", "shards"},
-          {{"cores"}, kText, "<n,n>", "CPUs to pin them to", "cores"},
-          {{"backend"}, kText, "<name>", "auto, uring or epoll", "backend"},
-          {{"idle"}, kText, "<how>", "adaptive, spin or park", "idle"},
-          {{"leafnode"}, kText, "<url,url>", "connect to a hub as a leaf node", "", apply_leafnode},
-      }},
-      {"Common", {
-          {{"h", "help"}, kNothing, "", "this page", "", [](Merge&, const std::string&) {}},
-          {{"help_tls"}, kNothing, "", "about TLS", "", [](Merge&, const std::string&) {}},
-          {{"v", "version"}, kNothing, "", "version", "", [](Merge&, const std::string&) {}},
-          {{"profile"}, kNumber, "<port>", "Go profiling in nats-server", "prof_port"},
-      }},
+      {"Server",
+       {
+           {{"a", "addr", "net"}, kText, "<host>", "address for clients (0.0.0.0)", "host"},
+           {{"p", "port"}, kNumber, "<port>", "port for clients (4222), -1 = random", "port"},
+           {{"n", "name", "server_name"}, kText, "<name>", "name of this server (its id)", "server_name"},
+           {{"c", "config"},
+            kText,
+            "<file>",
+            "configuration: .yaml or .yml is YAML, anything else NATS's grammar",
+            "",
+            decided_before},
+           {{"t"}, kNothing, "", "check the configuration and exit", "", decided_before},
+           {{"m", "http_port"}, kNumber, "<port>", "monitoring over HTTP", "http_port"},
+           {{"ms", "https_port"}, kNumber, "<port>", "monitoring over HTTPS", "https_port"},
+           {{"P", "pid"}, kText, "<file>", "write the process id to this file", "pid_file"},
+           {{"ports_file_dir"}, kText, "<dir>", "write <program>_<pid>.ports to this directory", "ports_file_dir"},
+           {{"client_advertise"}, kText, "<host:port>", "address told to clients", "client_advertise"},
+           {{"sl", "signal"},
+            kText,
+            "<word[=pid]>",
+            "ldm stop quit term reopen reload, to a pid or pid file",
+            "",
+            decided_before},
+       }},
+      {"Logging",
+       {
+           {{"l", "log"}, kText, "<file>", "log to this file", "log_file"},
+           {{"log_size_limit"}, kNumber, "<bytes>", "begin a new log file at this size", "logfile_size_limit"},
+           {{"T", "logtime"}, kNothing, "", "time in front of every line (true)", "logtime"},
+           {{"logtime_utc"}, kNothing, "", "in UTC", "logtime_utc"},
+           {{"s", "syslog"}, kNothing, "", "log to syslog", "syslog"},
+           {{"r", "remote_syslog"}, kText, "<address>", "syslog at udp://host:port", "remote_syslog"},
+           {{"D", "debug"}, kNothing, "", "debug lines", "debug"},
+           {{"V", "trace"}, kNothing, "", "trace the protocol", "trace"},
+           {{"DV"}, kNothing, "", "both", "", apply_dv},
+           {{"DVV"}, kNothing, "", "both, with the system account", "", apply_dvv},
+           {{"VV"}, kNothing, "", "trace with the system account", "", apply_vv},
+           {{"max_traced_msg_len"}, kNumber, "<bytes>", "show no more of a traced message", "max_traced_msg_len"},
+       }},
+      {"Authorization",
+       {
+           {{"user"}, kText, "<user>", "user that clients must name", "", apply_user},
+           {{"pass"}, kText, "<password>", "and its password", "", apply_pass},
+           {{"auth"}, kText, "<token>", "token that clients must show", "", apply_auth},
+       }},
+      {"TLS",
+       {
+           {{"tls"}, kNothing, "", "encrypt client connections", "", apply_tls},
+           {{"tlscert"}, kText, "<file>", "certificate", "", tls_file(&Tls::cert_file)},
+           {{"tlskey"}, kText, "<file>", "its private key", "", tls_file(&Tls::key_file)},
+           {{"tlscacert"},
+            kText,
+            "<file>",
+            "authority that clients' certificates come from",
+            "",
+            tls_file(&Tls::ca_file)},
+           {{"tlsverify"}, kNothing, "", "clients must have one", "", apply_tlsverify},
+       }},
+      {"Cluster",
+       {
+           {{"cluster", "cluster_listen"}, kText, "<url>", "listen for routes", "", apply_cluster},
+           {{"routes"}, kText, "<url,url>", "connect to these servers", "", apply_routes},
+           {{"cluster_name"}, kText, "<name>", "name of the cluster", "", apply_cluster_name},
+           {{"cluster_advertise"}, kText, "<host:port>", "address told to other servers", "", apply_cluster_advertise},
+           {{"no_advertise"}, kNothing, "", "do not tell clients about other servers", "", apply_no_advertise},
+           {{"connect_retries"}, kNumber, "<n>", "retries of routes learnt from others", "", apply_connect_retries},
+       }},
+      {"JetStream",
+       {
+           {{"js", "jetstream"}, kNothing, "", "streams", "jetstream"},
+           {{"sd", "store_dir"}, kText, "<dir>", "their directory", "store_dir"},
+       }},
+      {"Peregrine",
+       {
+           {{"shards"}, kText, "<n|auto>", "number of shards (one per CPU)", "shards"},
+           {{"cores"}, kText, "<n,n>", "CPUs to pin them to", "cores"},
+           {{"backend"}, kText, "<name>", "auto, uring or epoll", "backend"},
+           {{"idle"}, kText, "<how>", "adaptive, spin or park", "idle"},
+           {{"leafnode"}, kText, "<url,url>", "connect to a hub as a leaf node", "", apply_leafnode},
+       }},
+      {"Common",
+       {
+           {{"h", "help"}, kNothing, "", "this page", "", decided_before},
+           {{"help_tls"}, kNothing, "", "about TLS", "", decided_before},
+           {{"v", "version"}, kNothing, "", "version", "", decided_before},
+           {{"profile"}, kNumber, "<port>", "Go profiling in nats-server", "prof_port"},
+       }},
   };
   return table;
 }
@@ -275,7 +314,8 @@ Result<Normalised> normalise(int argc, const char* const* argv) {
         }
       }
       const std::string hint = nearest(name, known);
-      return Error{fmt::format("flag provided but not defined: -{}{}", name, hint.empty() ? "" : fmt::format(", did you mean -{}?", hint))};
+      return Error{fmt::format("flag provided but not defined: -{}{}", name,
+                               hint.empty() ? "" : fmt::format(", did you mean -{}?", hint))};
     }
     if (flag->takes == Takes::kNothing) {
       const std::optional<bool> on = parse_go_bool(value.value_or("true"));
@@ -292,7 +332,8 @@ Result<Normalised> normalise(int argc, const char* const* argv) {
       if (value->empty() || *end != '\0' || std::isspace(static_cast<unsigned char>((*value)[0]))) {
         return Error{fmt::format("invalid value \"{}\" for flag -{}: parse error", *value, name)};
       }
-      if (errno == ERANGE) return Error{fmt::format("invalid value \"{}\" for flag -{}: value out of range", *value, name)};
+      if (errno == ERANGE)
+        return Error{fmt::format("invalid value \"{}\" for flag -{}: value out of range", *value, name)};
     }
     // "--x=" would make CLI11 take the next argument, and "--x" "-1" would make it see a flag.
     if (value->empty()) {
@@ -315,7 +356,8 @@ Result<Given> parse_with_cli11(std::vector<std::string> arguments) {
   Given given;
   for (const Group& group : groups()) {
     for (const Flag& flag : group.flags) {
-      app.add_option_function<std::string>("--" + flag.names[0], [&given, &flag](const std::string& value) { given[&flag] = value; })
+      app.add_option_function<std::string>("--" + flag.names[0],
+                                           [&given, &flag](const std::string& value) { given[&flag] = value; })
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
           ->allow_extra_args(false);
     }
@@ -359,7 +401,8 @@ void apply_option(Merge& merge, const Flag& flag, const std::string& text) {
   }
   Binder binder;
   key->bind(binder, &merge.options, value);
-  for (const Problem& problem : binder.errors()) merge.errors.push_back(fmt::format("-{}: {}", flag.names[0], problem.text));
+  for (const Problem& problem : binder.errors())
+    merge.errors.push_back(fmt::format("-{}: {}", flag.names[0], problem.text));
 
   Value map;
   map.kind = Value::Kind::kMap;
@@ -402,7 +445,8 @@ Result<bool> read_signal(Command& command, const std::string& text, const Source
   if (equals == std::string::npos) return true;
   command.signal_target = text.substr(equals + 1);
   if (command.signal_target.find('=') != std::string::npos) {
-    return Error{fmt::format("invalid signal parameters: [{}]", command.signal_target.substr(command.signal_target.find('=') + 1))};
+    return Error{fmt::format("invalid signal parameters: [{}]",
+                             command.signal_target.substr(command.signal_target.find('=') + 1))};
   }
   if (!command.signal_target.empty()) {
     if (const Result<std::string> pid_file = sources.read(command.signal_target)) command.signal_target = *pid_file;

@@ -12,19 +12,27 @@ namespace {
 
 bool asks_for_nothing(const Value& value) {
   switch (value.kind) {
-    case Value::Kind::kNull: return true;
-    case Value::Kind::kBool: return !value.boolean;
-    case Value::Kind::kInteger: return value.integer == 0;
-    case Value::Kind::kString: return value.text.empty();
-    case Value::Kind::kArray: return value.items.empty();
-    case Value::Kind::kMap: return value.members.empty();
+    case Value::Kind::kNull:
+      return true;
+    case Value::Kind::kBool:
+      return !value.boolean;
+    case Value::Kind::kInteger:
+      return value.integer == 0;
+    case Value::Kind::kString:
+      return value.text.empty();
+    case Value::Kind::kArray:
+      return value.items.empty();
+    case Value::Kind::kMap:
+      return value.members.empty();
     case Value::Kind::kFloat:
-    case Value::Kind::kDatetime: return false;
+    case Value::Kind::kDatetime:
+      return false;
   }
   return false;
 }
 
-void collect_unsupported(const Section& section, const Value& map, const std::string& prefix, std::vector<Problem>& out) {
+void collect_unsupported(const Section& section, const Value& map, const std::string& prefix,
+                         std::vector<Problem>& out) {
   for (const Member& member : map.members) {
     const Key* key = section.find(to_lower(member.key));
     if (key == nullptr) continue;  // the binder has said so
@@ -48,7 +56,8 @@ void collect_unsupported(const Section& section, const Value& map, const std::st
     }
     if (key->named) {
       for (const Member& entry : value.members) {
-        if (entry.value.kind == Value::Kind::kMap) collect_unsupported(*key->section, entry.value, name + "." + entry.key + ".", out);
+        if (entry.value.kind == Value::Kind::kMap)
+          collect_unsupported(*key->section, entry.value, name + "." + entry.key + ".", out);
       }
     }
   }
@@ -99,8 +108,10 @@ std::vector<std::string> split_names(std::string_view names) {
 
 bool read_text(Binder& binder, const Value& value, std::string_view name, std::string& out) {
   if (value.kind != Value::Kind::kString) {
-    // A password of digits or a name like 007 reads as a number; nats-server refuses it, and so do we, but we say how to write it.
-    const bool quotable = value.kind == Value::Kind::kInteger || value.kind == Value::Kind::kFloat || value.kind == Value::Kind::kBool;
+    // A password of digits or a name like 007 reads as a number; nats-server refuses it, and so do we, but we say how
+    // to write it.
+    const bool quotable =
+        value.kind == Value::Kind::kInteger || value.kind == Value::Kind::kFloat || value.kind == Value::Kind::kBool;
     binder.type_error(value, name, quotable ? "a string (in quotes)" : "a string");
     return false;
   }
@@ -117,7 +128,8 @@ bool read_bool(Binder& binder, const Value& value, std::string_view name, bool& 
   return true;
 }
 
-bool read_integer(Binder& binder, const Value& value, std::string_view name, std::int64_t min, std::int64_t max, std::int64_t& out) {
+bool read_integer(Binder& binder, const Value& value, std::string_view name, std::int64_t min, std::int64_t max,
+                  std::int64_t& out) {
   if (value.kind != Value::Kind::kInteger) {
     binder.type_error(value, name, "an integer");
     return false;
@@ -127,8 +139,9 @@ bool read_integer(Binder& binder, const Value& value, std::string_view name, std
     return false;
   }
   if (value.integer < min) {
-    binder.error(value.position, min == 0 ? fmt::format("{} value can not be negative", name)
-                                          : fmt::format("{} value is too small: {} is less than {}", name, value.integer, min));
+    binder.error(value.position,
+                 min == 0 ? fmt::format("{} value can not be negative", name)
+                          : fmt::format("{} value is too small: {} is less than {}", name, value.integer, min));
     return false;
   }
   out = value.integer;
@@ -147,7 +160,8 @@ bool read_words(Binder& binder, const Value& value, std::string_view name, std::
   bool ok = true;
   for (const Value& item : value.items) {
     if (item.kind != Value::Kind::kString) {
-      binder.error(item.position, fmt::format("an entry of \"{}\" must be a string, got {}", name, describe(item.kind)));
+      binder.error(item.position,
+                   fmt::format("an entry of \"{}\" must be a string, got {}", name, describe(item.kind)));
       ok = false;
     } else {
       out.push_back(item.text);
@@ -190,11 +204,13 @@ bool read_duration(Binder& binder, const Value& value, std::string_view name, Se
     out = *read;
     return true;
   }
-  const bool accepted = value.kind == Value::Kind::kInteger ? seconds != Seconds::kRefuse
-                                                            : value.kind == Value::Kind::kFloat && seconds == Seconds::kAllow;
+  const bool accepted = value.kind == Value::Kind::kInteger
+                            ? seconds != Seconds::kRefuse
+                            : value.kind == Value::Kind::kFloat && seconds == Seconds::kAllow;
   if (!accepted) {
-    binder.error(value.position, fmt::format("\"{}\" must be a duration such as \"2m\", got {}{}", name, describe(value.kind),
-                                             suffixed ? fmt::format(": put {} in quotes", value.text) : ""));
+    binder.error(value.position,
+                 fmt::format("\"{}\" must be a duration such as \"2m\", got {}{}", name, describe(value.kind),
+                             suffixed ? fmt::format(": put {} in quotes", value.text) : ""));
     return false;
   }
   const double amount = value.kind == Value::Kind::kFloat ? value.real : static_cast<double>(value.integer);
@@ -204,7 +220,8 @@ bool read_duration(Binder& binder, const Value& value, std::string_view name, Se
     return false;
   }
   if (seconds == Seconds::kWarn) {
-    binder.warn(value.position, fmt::format("invalid use of field \"{0}\": {0} should be converted to a duration", name));
+    binder.warn(value.position,
+                fmt::format("invalid use of field \"{0}\": {0} should be converted to a duration", name));
   }
   out = *read;
   return true;

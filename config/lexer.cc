@@ -126,16 +126,17 @@ bool Lexer::include(std::string& path) {
     take();
     return raw_quoted(first, path);
   }
-  const char* found = first == '['          ? "start of an array"
-                      : first == '{'        ? "start of a map"
-                      : first == '('        ? "start of a block"
-                      : first == '\\'       ? "escape sequence"
-                      : is_newline(first)   ? "new line"
+  const char* found = first == '['                      ? "start of an array"
+                      : first == '{'                    ? "start of a map"
+                      : first == '('                    ? "start of a block"
+                      : first == '\\'                   ? "escape sequence"
+                      : is_newline(first)               ? "new line"
                       : is_digit(first) || first == '-' ? "start of a number"
-                                            : nullptr;
+                                                        : nullptr;
   if (found != nullptr) return fail(fmt::format("Expected include value but found {}", found));
   const std::size_t start = next_;
-  while (!at_end() && !is_newline(peek()) && !is_indent(peek()) && peek() != ';' && peek() != '}' && peek() != '\'') take();
+  while (!at_end() && !is_newline(peek()) && !is_indent(peek()) && peek() != ';' && peek() != '}' && peek() != '\'')
+    take();
   path = text_.substr(start, next_ - start);
   if (peek() == '\'') take();
   return true;
@@ -148,13 +149,27 @@ bool Lexer::value(Token& token, std::string& text) {
   token = Token::kString;
   if (at_end()) return bare_string(next_, token, text);
   switch (first) {
-    case '[': take(); token = Token::kArray; return true;
-    case '{': take(); token = Token::kMap; return true;
-    case '\'': take(); return raw_quoted('\'', text);
-    case '"': take(); return double_quoted(text);
-    case '(': take(); return block(text);
-    case '.': return fail("Floats must start with a digit");
-    default: break;
+    case '[':
+      take();
+      token = Token::kArray;
+      return true;
+    case '{':
+      take();
+      token = Token::kMap;
+      return true;
+    case '\'':
+      take();
+      return raw_quoted('\'', text);
+    case '"':
+      take();
+      return double_quoted(text);
+    case '(':
+      take();
+      return block(text);
+    case '.':
+      return fail("Floats must start with a digit");
+    default:
+      break;
   }
   if (is_newline(first)) return fail("Expected value but found new line");
   if (first == '-' || is_digit(first)) return number(token, text);
@@ -180,7 +195,8 @@ bool Lexer::number(Token& token, std::string& text) {
 
   if (peek() == '.') {
     take();
-    if (!is_digit(peek())) return fail(fmt::format("Floats must have a digit after the '.', but got '{}' instead.", here()));
+    if (!is_digit(peek()))
+      return fail(fmt::format("Floats must have a digit after the '.', but got '{}' instead.", here()));
     while (is_digit(peek())) take();
     if (peek() != '.') return finish(Token::kFloat);
     while (!at_end() && (is_digit(peek()) || peek() == '.' || peek() == ':' || peek() == '-')) take();  // an address
@@ -204,7 +220,8 @@ bool Lexer::number(Token& token, std::string& text) {
 bool Lexer::datetime(std::size_t start, Token& token, std::string& text) {
   for (const char expected : std::string_view("-00-00T00:00:00Z")) {
     if (expected == '0') {
-      if (!is_digit(peek())) return fail(fmt::format("Expected digit in ISO8601 datetime, but found '{}' instead.", here()));
+      if (!is_digit(peek()))
+        return fail(fmt::format("Expected digit in ISO8601 datetime, but found '{}' instead.", here()));
     } else if (peek() != expected) {
       return fail(fmt::format("Expected '{}' in ISO8601 datetime, but found '{}' instead.", expected, here()));
     }
@@ -286,15 +303,28 @@ bool Lexer::escape(std::string& text) {
   const char c = peek();
   if (!at_end()) take();
   switch (c) {
-    case 't': text += '\t'; return true;
-    case 'n': text += '\n'; return true;
-    case 'r': text += '\r'; return true;
-    case '"': text += '"'; return true;
-    case '\\': text += '\\'; return true;
-    case 'x': break;
+    case 't':
+      text += '\t';
+      return true;
+    case 'n':
+      text += '\n';
+      return true;
+    case 'r':
+      text += '\r';
+      return true;
+    case '"':
+      text += '"';
+      return true;
+    case '\\':
+      text += '\\';
+      return true;
+    case 'x':
+      break;
     default:
-      return fail(fmt::format("Invalid escape character '{}'. Only the following escape characters are allowed: "
-                              "\\xXX, \\t, \\n, \\r, \\\", \\\\.", c == '\n' ? "\\n" : std::string(1, c)));
+      return fail(
+          fmt::format("Invalid escape character '{}'. Only the following escape characters are allowed: "
+                      "\\xXX, \\t, \\n, \\r, \\\", \\\\.",
+                      c == '\n' ? "\\n" : std::string(1, c)));
   }
   int byte = 0;
   for (int i = 0; i < 2; ++i) {
@@ -302,7 +332,8 @@ bool Lexer::escape(std::string& text) {
       return fail("Expected two hexadecimal digits after '\\x', but hit end of line");
     }
     const int digit = hex_digit(peek());
-    if (digit < 0) return fail(fmt::format("Expected two hexadecimal digits after '\\x', but got '{}'", text_.substr(next_ - i, 2)));
+    if (digit < 0)
+      return fail(fmt::format("Expected two hexadecimal digits after '\\x', but got '{}'", text_.substr(next_ - i, 2)));
     byte = byte * 16 + digit;
     take();
   }

@@ -1,10 +1,12 @@
 // Lexer: NATS's configuration grammar, one item at a time.
 //
-// The grammar is not regular in its separators: what ends a value, and where a newline is allowed, depends on whether it stands at the
-// top, in a map or in an array. So the parser (parser.h) says what may come next and the lexer reads exactly that.
-// It looks at bytes; UTF-8 passes through, Unicode white space counts as white space, a byte order mark at the start is skipped.
+// The grammar is not regular in its separators: what ends a value, and where a newline is allowed, depends on whether
+// it stands at the top, in a map or in an array. So the parser (parser.h) says what may come next and the lexer reads
+// exactly that. It looks at bytes; UTF-8 passes through, Unicode white space counts as white space, a byte order mark
+// at the start is skipped.
 //
-// Errors: a function that fails leaves its text and place in error()/error_position() and returns false; nothing may be read after that.
+// Errors: a function that fails leaves its text and place in error()/error_position() and returns false; nothing may be
+// read after that.
 #pragma once
 
 #include <memory>
@@ -20,7 +22,7 @@ class Lexer {
   enum class Token {
     kString,
     kBool,
-    kInteger,   // with its suffix
+    kInteger,  // with its suffix
     kFloat,
     kDatetime,
     kVariable,  // text is the name, without its $

@@ -30,16 +30,20 @@ inline constexpr Duration kDefaultTlsTimeout = std::chrono::seconds(2);
 
 static_assert(kSmallestRingBytes >= 4 * (1 << 10) && kLargestRingBytes % kSmallestRingBytes == 0);
 
-// A record that carries an inline payload may fill at most a quarter of a ring, so that a ring never holds fewer than four.
+// A record that carries an inline payload may fill at most a quarter of a ring, so that a ring never holds fewer than
+// four.
 constexpr std::int64_t largest_inline_payload_bytes(std::int64_t ring_bytes) { return ring_bytes / 4; }
 
-inline std::int64_t peer_control_line_bytes(const Options& options) { return options.max_control_line * kPeerControlLineFactor; }
+inline std::int64_t peer_control_line_bytes(const Options& options) {
+  return options.max_control_line * kPeerControlLineFactor;
+}
 
 inline Duration tls_timeout(const Tls& tls) { return tls.timeout.value_or(kDefaultTlsTimeout); }
 
 // How long a client may take to send an acceptable CONNECT.
 inline Duration auth_timeout(const Options& options) {
-  if (options.authorization.timeout && *options.authorization.timeout > Duration{0}) return *options.authorization.timeout;
+  if (options.authorization.timeout && *options.authorization.timeout > Duration{0})
+    return *options.authorization.timeout;
   if (options.tls) return tls_timeout(*options.tls) + std::chrono::seconds(1);
   return kDefaultAuthTimeout;
 }
@@ -52,8 +56,9 @@ inline const std::string& monitoring_host(const Options& options) {
 // True if a client has to present something: INFO's auth_required, before no_auth_user is considered.
 inline bool needs_credentials(const Options& options) {
   const Authorization& authorization = options.authorization;
-  return !authorization.user.empty() || !authorization.token.empty() || !authorization.users.empty() || authorization.auth_callout ||
-         !options.accounts.empty() || !options.operators.empty() || !options.trusted_keys.empty();
+  return !authorization.user.empty() || !authorization.token.empty() || !authorization.users.empty() ||
+         authorization.auth_callout || !options.accounts.empty() || !options.operators.empty() ||
+         !options.trusted_keys.empty();
 }
 
 }  // namespace peregrine::config

@@ -1,8 +1,8 @@
 // Loading: one configuration file -> Options, with everything that is wrong with it.
 //
-// Order: read (parser.h, yaml.h; stops at the first mistake) -> bind (binder.h; collects) -> refuse what this version has not built
-// (keys.h). Whether the options fit each other is asked later, by finish(), because the command line still overrides some of them.
-// No threads, no sockets.
+// Order: read (parser.h, yaml.h; stops at the first mistake) -> bind (binder.h; collects) -> refuse what this version
+// has not built (keys.h). Whether the options fit each other is asked later, by finish(), because the command line
+// still overrides some of them. No threads, no sockets.
 #pragma once
 
 #include <map>
@@ -17,17 +17,19 @@ namespace peregrine::config {
 
 struct LoadedFile {
   Options options;
-  std::vector<Problem> errors;    // by position
-  std::vector<Problem> warnings;  // by position
+  std::vector<Problem> errors;                // by position
+  std::vector<Problem> warnings;              // by position
   std::map<std::string, Position> positions;  // of top-level keys, under their first name
 };
 
 LoadedFile load_file(const std::string& path, const Sources& sources);
 
-// A tree that was read already. `unsupported` is the second half of errors: without it a test can see that everything still parses.
+// A tree that was read already. `unsupported` is the second half of errors: without it a test can see that everything
+// still parses.
 LoadedFile load_tree(const Value& tree, bool refuse_unsupported = true);
 
-// Completes zeros to defaults, then checks the options against each other; what it finds is added to errors and warnings.
+// Completes zeros to defaults, then checks the options against each other; what it finds is added to errors and
+// warnings.
 void finish(LoadedFile& loaded);
 
 // One text of all problems, a line each.

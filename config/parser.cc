@@ -56,7 +56,8 @@ class Parser {
   }
 
  private:
-  // What may stand after a value, and what ends the map, is all that differs between the three places a map can be written.
+  // What may stand after a value, and what ends the map, is all that differs between the three places a map can be
+  // written.
   enum class Place { kTop, kFileBraces, kMap };
 
   bool top_level(Value& top) {
@@ -159,14 +160,15 @@ class Parser {
     }
     switch (place) {
       case Place::kTop:
-        return lexer_.fail(fmt::format("Expected a top-level value to end with a new line, comment or EOF, but got '{}' instead.",
-                                       lexer_.here()));
+        return lexer_.fail(fmt::format(
+            "Expected a top-level value to end with a new line, comment or EOF, but got '{}' instead.", lexer_.here()));
       case Place::kFileBraces:
-        return lexer_.fail(fmt::format("Expected a block-level value to end with a new line, comment or EOF, but got '{}' instead.",
-                                       lexer_.here()));
+        return lexer_.fail(
+            fmt::format("Expected a block-level value to end with a new line, comment or EOF, but got '{}' instead.",
+                        lexer_.here()));
       case Place::kMap:
-        return lexer_.fail(fmt::format("Expected a map value terminator ',' or a map terminator '}}', but got '{}' instead.",
-                                       lexer_.here()));
+        return lexer_.fail(fmt::format(
+            "Expected a map value terminator ',' or a map terminator '}}', but got '{}' instead.", lexer_.here()));
     }
     return false;
   }
@@ -193,8 +195,8 @@ class Parser {
       if (c == ',' || c == '\n' || c == '\r') {
         lexer_.take();
       } else if (c != ']') {
-        return lexer_.fail(fmt::format("Expected an array value terminator ',' or an array terminator ']', but got '{}' instead.",
-                                       lexer_.here()));
+        return lexer_.fail(fmt::format(
+            "Expected an array value terminator ',' or an array terminator ']', but got '{}' instead.", lexer_.here()));
       }
     }
   }
@@ -244,8 +246,12 @@ class Parser {
         value.boolean = text[0] == 't' || text[0] == 'T' || text[0] == 'y' || text[0] == 'Y' ||
                         (text.size() == 2 && (text[1] == 'n' || text[1] == 'N') && (text[0] == 'o' || text[0] == 'O'));
         break;
-      case Lexer::Token::kDatetime: value.kind = Value::Kind::kDatetime; break;
-      case Lexer::Token::kString: value.kind = Value::Kind::kString; break;
+      case Lexer::Token::kDatetime:
+        value.kind = Value::Kind::kDatetime;
+        break;
+      case Lexer::Token::kString:
+        value.kind = Value::Kind::kString;
+        break;
     }
     value.text = std::move(text);
     return true;
@@ -311,7 +317,8 @@ Result<Value> read_file(const std::string& path, ReadState& state) {
   if (std::find(state.open_files.begin(), state.open_files.end(), path) != state.open_files.end()) {
     return Error{fmt::format("{} includes itself", path)};
   }
-  if (state.open_files.size() >= kMaxIncludeDepth) return Error{fmt::format("{}: includes are nested too deeply", path)};
+  if (state.open_files.size() >= kMaxIncludeDepth)
+    return Error{fmt::format("{}: includes are nested too deeply", path)};
   Result<std::string> text = state.sources.read(path);
   if (!text) return Error{text.error()};
   state.open_files.push_back(path);
@@ -352,8 +359,9 @@ Result<Value> resolve_variable(const std::string& name, const Position& position
     }
   }
   if (state.open_variables.count(name) > 0) {
-    return Error{fmt::format("variable reference for '{}' on line {} could not be parsed: variable reference cycle for '{}'", name,
-                             position.line, name)};
+    return Error{
+        fmt::format("variable reference for '{}' on line {} could not be parsed: variable reference cycle for '{}'",
+                    name, position.line, name)};
   }
   const std::optional<std::string> text = state.sources.environment(name);
   if (!text) return Error{fmt::format("variable reference for '{}' on line {} can not be found", name, position.line)};
@@ -361,7 +369,8 @@ Result<Value> resolve_variable(const std::string& name, const Position& position
   Result<Value> parsed = from_environment(name, *text, state);
   state.open_variables.erase(name);
   if (!parsed) {
-    return Error{fmt::format("variable reference for '{}' on line {} could not be parsed: {}", name, position.line, parsed.error())};
+    return Error{fmt::format("variable reference for '{}' on line {} could not be parsed: {}", name, position.line,
+                             parsed.error())};
   }
   parsed->position = position;
   return parsed;

@@ -1,11 +1,13 @@
 // Parser: a configuration file -> Value tree.
 //
-// read_file() is the only door to the disk: it picks the grammar by the file's ending (.yaml and .yml are YAML, everything else is
-// NATS's own, of which JSON is a part), and follows includes, whose paths are relative to the file that includes them.
+// read_file() is the only door to the disk: it picks the grammar by the file's ending (.yaml and .yml are YAML,
+// everything else is NATS's own, of which JSON is a part), and follows includes, whose paths are relative to the file
+// that includes them.
 //
-// $NAME is looked up in the enclosing maps from the inside out (only keys that stand before it), then in the environment, whose text is
-// read as a configuration value and may refer to further variables; a cycle or an unknown name is an error. An included file sees the
-// environment only, but what it defines is visible to the file that includes it from there on. A bare $2a$... is a bcrypt hash.
+// $NAME is looked up in the enclosing maps from the inside out (only keys that stand before it), then in the
+// environment, whose text is read as a configuration value and may refer to further variables; a cycle or an unknown
+// name is an error. An included file sees the environment only, but what it defines is visible to the file that
+// includes it from there on. A bare $2a$... is a bcrypt hash.
 //
 // Errors are one text "file:line:col: ..."; the grammar stops at the first one.
 #pragma once
@@ -37,9 +39,9 @@ Sources system_sources();
 struct ReadState {
   explicit ReadState(const Sources& sources) : sources(sources) {}
   const Sources& sources;
-  std::vector<std::string> open_files;       // the include chain
-  std::set<std::string> open_variables;      // environment variables being read
-  std::size_t nodes = 0;                     // bounded by kMaxNodes
+  std::vector<std::string> open_files;   // the include chain
+  std::set<std::string> open_variables;  // environment variables being read
+  std::size_t nodes = 0;                 // bounded by kMaxNodes
 };
 
 Result<Value> read_file(const std::string& path, const Sources& sources);
@@ -54,7 +56,8 @@ bool is_yaml_path(std::string_view path);
 std::string include_path(const std::string& from, const std::string& path);
 
 // What a bare $NAME stands for; `scopes` are the enclosing maps, outermost first. Marks what it found as used.
-Result<Value> resolve_variable(const std::string& name, const Position& position, const std::vector<Value*>& scopes, ReadState& state);
+Result<Value> resolve_variable(const std::string& name, const Position& position, const std::vector<Value*>& scopes,
+                               ReadState& state);
 
 // Sets a member of a map; an earlier one of the same name gives way.
 void set_member(Value& map, std::string key, Value value);

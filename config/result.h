@@ -1,7 +1,7 @@
 // Result<T>: a value, or the text of an error.
 //
-// The standard std::expected would do, but clang 14 cannot compile libstdc++ 12's, and the fuzz targets are built with clang.
-// Loading a configuration happens once at start, so an error is a sentence for a human, not a code.
+// The standard std::expected would do, but clang 14 cannot compile libstdc++ 12's, and the fuzz targets are built with
+// clang. Loading a configuration happens once at start, so an error is a sentence for a human, not a code.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 // Makers of table rows (keys.h), by the kind of value a key takes. Included by the tables only.
 //
-// `S` is the struct a row binds into, `access` a member pointer or a callable S& -> field&. Names are "name|alias|alias".
+// `S` is the struct a row binds into, `access` a member pointer or a callable S& -> field&. Names are
+// "name|alias|alias".
 #pragma once
 
 #include <fmt/format.h>
@@ -21,7 +22,8 @@ std::vector<std::string> split_names(std::string_view names);
 // Readers of one value; they report to the binder and return false if the value does not fit.
 bool read_text(Binder& binder, const Value& value, std::string_view name, std::string& out);
 bool read_bool(Binder& binder, const Value& value, std::string_view name, bool& out);
-bool read_integer(Binder& binder, const Value& value, std::string_view name, std::int64_t min, std::int64_t max, std::int64_t& out);
+bool read_integer(Binder& binder, const Value& value, std::string_view name, std::int64_t min, std::int64_t max,
+                  std::int64_t& out);
 bool read_words(Binder& binder, const Value& value, std::string_view name, std::vector<std::string>& out);
 bool read_urls(Binder& binder, const Value& value, std::string_view kind, std::vector<Url>& out);
 
@@ -46,8 +48,9 @@ inline Key make_row(std::string_view names, std::string_view type, std::string_v
 // A row with a reader of its own: fn(Binder&, S&, const Value&).
 template <class S, class Fn>
 Key custom(std::string_view names, std::string_view type, std::string_view fallback, std::string_view doc, Fn fn) {
-  return make_row(names, type, fallback, doc,
-                  [fn](Binder& binder, void* target, const Value& value) { fn(binder, *static_cast<S*>(target), value); });
+  return make_row(names, type, fallback, doc, [fn](Binder& binder, void* target, const Value& value) {
+    fn(binder, *static_cast<S*>(target), value);
+  });
 }
 
 template <class S, class Access>
@@ -67,8 +70,8 @@ Key flag(std::string_view names, Access access, std::string_view fallback, std::
 }
 
 template <class S, class Access>
-Key integer(std::string_view names, Access access, std::int64_t min, std::int64_t max, std::string_view fallback, std::string_view doc,
-            std::string_view type = "integer") {
+Key integer(std::string_view names, Access access, std::int64_t min, std::int64_t max, std::string_view fallback,
+            std::string_view doc, std::string_view type = "integer") {
   const std::string name = split_names(names)[0];
   return custom<S>(names, type, fallback, doc, [=](Binder& binder, S& target, const Value& value) {
     std::int64_t number = 0;
@@ -79,7 +82,8 @@ Key integer(std::string_view names, Access access, std::int64_t min, std::int64_
 }
 
 template <class S, class Access>
-Key size(std::string_view names, Access access, std::int64_t min, std::int64_t max, std::string_view fallback, std::string_view doc) {
+Key size(std::string_view names, Access access, std::int64_t min, std::int64_t max, std::string_view fallback,
+         std::string_view doc) {
   return integer<S>(names, access, min, max, fallback, doc, "size");
 }
 
@@ -104,16 +108,17 @@ Key words(std::string_view names, Access access, std::string_view fallback, std:
 
 template <class S, class Access>
 Key urls(std::string_view names, Access access, std::string_view kind, std::string_view doc) {
-  return custom<S>(names, "list of URLs", "[]", doc, [=, kind = std::string(kind)](Binder& binder, S& target, const Value& value) {
-    std::vector<Url> read;
-    if (read_urls(binder, value, kind, read)) std::invoke(access, target) = std::move(read);
-  });
+  return custom<S>(names, "list of URLs", "[]", doc,
+                   [=, kind = std::string(kind)](Binder& binder, S& target, const Value& value) {
+                     std::vector<Url> read;
+                     if (read_urls(binder, value, kind, read)) std::invoke(access, target) = std::move(read);
+                   });
 }
 
 // One of a few words.
 template <class S, class Access, class E>
-Key choice(std::string_view names, Access access, std::vector<std::pair<std::string, E>> choices, std::string_view fallback,
-           std::string_view doc) {
+Key choice(std::string_view names, Access access, std::vector<std::pair<std::string, E>> choices,
+           std::string_view fallback, std::string_view doc) {
   const std::string name = split_names(names)[0];
   std::string type;
   for (const auto& [word, meaning] : choices) type += (type.empty() ? "" : " | ") + word;
@@ -167,7 +172,8 @@ struct IsOptional : std::false_type {};
 template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 
-// A map with keys of its own, into a struct or an optional struct. after(Binder&, S&, const Value&) checks what the keys cannot.
+// A map with keys of its own, into a struct or an optional struct. after(Binder&, S&, const Value&) checks what the
+// keys cannot.
 template <class S, class Access, class After>
 Key block(std::string_view names, Access access, const Section& section, std::string_view doc, After after) {
   const std::string name = split_names(names)[0];
@@ -197,23 +203,25 @@ Key block(std::string_view names, Access access, const Section& section, std::st
 template <class S, class Access, class After>
 Key blocks(std::string_view names, Access access, const Section& section, std::string_view doc, After after) {
   const std::string name = split_names(names)[0];
-  Key key = custom<S>(names, "list of maps", "[]", doc, [=, section = &section](Binder& binder, S& target, const Value& value) {
-    if (value.kind != Value::Kind::kArray) {
-      binder.type_error(value, name, "an array of maps");
-      return;
-    }
-    auto& field = std::invoke(access, target);
-    field.clear();
-    for (const Value& item : value.items) {
-      if (item.kind != Value::Kind::kMap) {
-        binder.error(item.position, fmt::format("an entry of \"{}\" must be a map, got {}", name, describe(item.kind)));
-        continue;
-      }
-      field.emplace_back();
-      binder.bind(*section, &field.back(), item);
-      after(binder, field.back(), item);
-    }
-  });
+  Key key = custom<S>(
+      names, "list of maps", "[]", doc, [=, section = &section](Binder& binder, S& target, const Value& value) {
+        if (value.kind != Value::Kind::kArray) {
+          binder.type_error(value, name, "an array of maps");
+          return;
+        }
+        auto& field = std::invoke(access, target);
+        field.clear();
+        for (const Value& item : value.items) {
+          if (item.kind != Value::Kind::kMap) {
+            binder.error(item.position,
+                         fmt::format("an entry of \"{}\" must be a map, got {}", name, describe(item.kind)));
+            continue;
+          }
+          field.emplace_back();
+          binder.bind(*section, &field.back(), item);
+          after(binder, field.back(), item);
+        }
+      });
   key.section = &section;
   return key;
 }
@@ -241,7 +249,8 @@ inline Key known(std::string_view names, std::string_view type, std::string_view
 template <class S, class Access>
 Key write_timeout_row(Access access, std::string_view doc) {
   return choice<S, Access, WriteTimeout>(
-      "write_timeout", access, {{"default", WriteTimeout::kDefault}, {"close", WriteTimeout::kClose}, {"retry", WriteTimeout::kRetry}},
+      "write_timeout", access,
+      {{"default", WriteTimeout::kDefault}, {"close", WriteTimeout::kClose}, {"retry", WriteTimeout::kRetry}},
       "default", doc);
 }
 

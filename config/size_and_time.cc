@@ -93,7 +93,8 @@ Result<Duration> parse_duration(std::string_view text) {
 
     if (whole > kMaxMagnitude / unit) return invalid;
     std::uint64_t ns = whole * unit;
-    if (fraction > 0) ns += static_cast<std::uint64_t>(static_cast<double>(fraction) * (static_cast<double>(unit) / scale));
+    if (fraction > 0)
+      ns += static_cast<std::uint64_t>(static_cast<double>(fraction) * (static_cast<double>(unit) / scale));
     if (ns > kMaxMagnitude || total > kMaxMagnitude - ns) return invalid;
     total += ns;
   }

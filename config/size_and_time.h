@@ -1,8 +1,8 @@
 // Texts of sizes and durations, as NATS writes them.
 //
 // Durations are Go's: "1h30m", "250ms", "1.5s", a sign, "0". Units: ns us (µs) ms s m h.
-// Integers may carry a size suffix: k m g t p e are powers of 1000; kb ki kib, mb mi mib ... are powers of 1024; any case.
-// Pure functions; errors are texts.
+// Integers may carry a size suffix: k m g t p e are powers of 1000; kb ki kib, mb mi mib ... are powers of 1024; any
+// case. Pure functions; errors are texts.
 #pragma once
 
 #include <cstdint>

@@ -118,7 +118,8 @@ std::string redacted(const Url& url) {
   const std::string credentials = url.user.empty() && url.password.empty() ? "" : "[REDACTED]@";
   const bool v6 = url.host.find(':') != std::string::npos;
   const std::string port = url.port == 0 ? "" : fmt::format(":{}", url.port);
-  return fmt::format("{}://{}{}{}{}{}{}", url.scheme, credentials, v6 ? "[" : "", url.host, v6 ? "]" : "", port, url.path);
+  return fmt::format("{}://{}{}{}{}{}{}", url.scheme, credentials, v6 ? "[" : "", url.host, v6 ? "]" : "", port,
+                     url.path);
 }
 
 }  // namespace peregrine::config

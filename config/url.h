@@ -12,8 +12,8 @@ namespace peregrine::config {
 // "host:port", ":port", "[::1]:port"; -1 is a port (random).
 Result<Listen> parse_host_port(std::string_view text);
 
-// "nats://user:pass@host:port/path"; user and password are percent-decoded, port -1 is allowed. `what` names the kind of URL in errors,
-// which never repeat a password.
+// "nats://user:pass@host:port/path"; user and password are percent-decoded, port -1 is allowed. `what` names the kind
+// of URL in errors, which never repeat a password.
 Result<Url> parse_url(std::string_view text, std::string_view what);
 
 // The URL with user and password replaced: for logs.

@@ -28,30 +28,36 @@ class Check {
 
  private:
   void error(std::string option, std::string text) { findings_.errors.push_back({std::move(option), std::move(text)}); }
-  void warn(std::string option, std::string text) { findings_.warnings.push_back({std::move(option), std::move(text)}); }
+  void warn(std::string option, std::string text) {
+    findings_.warnings.push_back({std::move(option), std::move(text)});
+  }
 
   void sizes() {
     if (options_.max_payload > options_.max_pending) {
-      error("max_payload", fmt::format("max_payload ({}) cannot be higher than max_pending ({})", options_.max_payload, options_.max_pending));
+      error("max_payload", fmt::format("max_payload ({}) cannot be higher than max_pending ({})", options_.max_payload,
+                                       options_.max_pending));
     }
     if (options_.max_payload > kAdvisedPayloadBytes) {
-      warn("max_payload", fmt::format("Maximum payloads over {} are generally discouraged and could lead to poor performance",
-                                      format_size(kAdvisedPayloadBytes)));
+      warn("max_payload",
+           fmt::format("Maximum payloads over {} are generally discouraged and could lead to poor performance",
+                       format_size(kAdvisedPayloadBytes)));
     }
   }
 
   void lame_duck() {
     if (options_.lame_duck_grace_period >= options_.lame_duck_duration) {
-      error("lame_duck_grace_period",
-            fmt::format("lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
-                        format_duration(options_.lame_duck_grace_period), format_duration(options_.lame_duck_duration)));
+      error(
+          "lame_duck_grace_period",
+          fmt::format("lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
+                      format_duration(options_.lame_duck_grace_period), format_duration(options_.lame_duck_duration)));
     }
   }
 
   void names() {
     if (options_.server_name.find(' ') != std::string::npos) error("server_name", "server name cannot contain spaces");
     if (options_.cluster.name.find(' ') != std::string::npos) error("cluster", "cluster name cannot contain spaces");
-    if (!options_.gateway.name.empty() && !options_.cluster.name.empty() && options_.gateway.name != options_.cluster.name) {
+    if (!options_.gateway.name.empty() && !options_.cluster.name.empty() &&
+        options_.gateway.name != options_.cluster.name) {
       error("gateway", "cluster name conflicts between cluster and gateway definitions");
     }
   }
@@ -78,7 +84,9 @@ class Check {
       error("no_auth_user", fmt::format("no_auth_user: \"{}\" present, but users/nkeys are not defined", name));
     } else if (seen.count(name) == 0) {
       error("no_auth_user",
-            fmt::format("no_auth_user: \"{}\" not present as user or nkey in authorization block or account configuration", name));
+            fmt::format(
+                "no_auth_user: \"{}\" not present as user or nkey in authorization block or account configuration",
+                name));
     }
   }
 
@@ -91,19 +99,22 @@ class Check {
       }
       return false;
     }();
-    if (any_users && !options_.authorization.user.empty()) error("accounts", "Can not have a single user/pass and accounts");
+    if (any_users && !options_.authorization.user.empty())
+      error("accounts", "Can not have a single user/pass and accounts");
     if (any_users && !options_.authorization.token.empty()) error("accounts", "Can not have a token and accounts");
     for (const Account& account : options_.accounts) {
       for (const AccountExport& item : account.exports) {
         for (const std::string& name : item.accounts) {
           if (names.count(name) == 0) {
-            error("accounts", fmt::format("\"{}\" account not defined for {} export", name, item.service ? "service" : "stream"));
+            error("accounts",
+                  fmt::format("\"{}\" account not defined for {} export", name, item.service ? "service" : "stream"));
           }
         }
       }
       for (const AccountImport& item : account.imports) {
         if (!item.account.empty() && names.count(item.account) == 0) {
-          error("accounts", fmt::format("\"{}\" account not defined for {} import", item.account, item.service ? "service" : "stream"));
+          error("accounts", fmt::format("\"{}\" account not defined for {} import", item.account,
+                                        item.service ? "service" : "stream"));
         }
       }
     }
@@ -112,7 +123,8 @@ class Check {
   void peers() {
     std::set<std::string> pinned;
     for (const std::string& name : options_.cluster.accounts) {
-      if (!pinned.insert(name).second) error("cluster", fmt::format("found duplicate account name \"{}\" in pinned accounts list", name));
+      if (!pinned.insert(name).second)
+        error("cluster", fmt::format("found duplicate account name \"{}\" in pinned accounts list", name));
     }
     if (!pinned.empty() && options_.cluster.pool_size < 0) {
       error("cluster", "pool_size cannot be negative if pinned accounts are specified");
@@ -128,13 +140,15 @@ class Check {
     if (!native.cores.empty() && native.shards > static_cast<int>(native.cores.size())) {
       error("shards", fmt::format("shards: {} but cores lists only {}", native.shards, native.cores.size()));
     }
-    if (native.cores.size() > static_cast<std::size_t>(kMostShards)) error("cores", fmt::format("more than {} cores", kMostShards));
+    if (native.cores.size() > static_cast<std::size_t>(kMostShards))
+      error("cores", fmt::format("more than {} cores", kMostShards));
     if ((native.ring_bytes & (native.ring_bytes - 1)) != 0) {
       error("ring_bytes", fmt::format("ring_bytes must be a power of two, got {}", native.ring_bytes));
     }
     if (native.inline_payload_bytes > largest_inline_payload_bytes(native.ring_bytes)) {
-      error("inline_payload_bytes", fmt::format("inline_payload_bytes ({}) cannot be more than a quarter of ring_bytes ({})",
-                                                native.inline_payload_bytes, native.ring_bytes));
+      error("inline_payload_bytes",
+            fmt::format("inline_payload_bytes ({}) cannot be more than a quarter of ring_bytes ({})",
+                        native.inline_payload_bytes, native.ring_bytes));
     }
   }
 

@@ -1,4 +1,5 @@
-// What no single key can tell: whether the options fit each other. nats-server's rules in nats-server's words where it has them.
+// What no single key can tell: whether the options fit each other. nats-server's rules in nats-server's words where it
+// has them.
 #pragma once
 
 #include <string>
@@ -20,8 +21,8 @@ struct Findings {
 
 Findings validate(const Options& options);
 
-// Replaces the zeros that mean "default" (max_payload: 0, ping_interval: 0s, ...) by the defaults, and tidies http_base_path.
-// Idempotent; called once flags and file are merged, before validate().
+// Replaces the zeros that mean "default" (max_payload: 0, ping_interval: 0s, ...) by the defaults, and tidies
+// http_base_path. Idempotent; called once flags and file are merged, before validate().
 void complete(Options& options);
 
 }  // namespace peregrine::config

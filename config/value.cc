@@ -48,13 +48,27 @@ void append_string(std::string& out, std::string_view text) {
     }
     const char c = rune[0];
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (length == 1 && (static_cast<unsigned char>(c) < 0x20 || c == '<' || c == '>' || c == '&')) {
           out += "\\u00";
@@ -76,7 +90,8 @@ void append_float(std::string& out, double number) {
   const auto format = exponent ? std::chars_format::scientific : std::chars_format::fixed;
   const auto [end, code] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), number, format);
   std::string text(buffer.data(), end);
-  if (exponent && text.size() > 4 && text[text.size() - 4] == 'e' && text[text.size() - 3] == '-' && text[text.size() - 2] == '0') {
+  if (exponent && text.size() > 4 && text[text.size() - 4] == 'e' && text[text.size() - 3] == '-' &&
+      text[text.size() - 2] == '0') {
     text.erase(text.size() - 2, 1);
   }
   out += text;
@@ -84,12 +99,22 @@ void append_float(std::string& out, double number) {
 
 void append_json(std::string& out, const Value& value) {
   switch (value.kind) {
-    case Value::Kind::kNull: out += "null"; return;
-    case Value::Kind::kBool: out += value.boolean ? "true" : "false"; return;
-    case Value::Kind::kInteger: out += std::to_string(value.integer); return;
-    case Value::Kind::kFloat: append_float(out, value.real); return;
+    case Value::Kind::kNull:
+      out += "null";
+      return;
+    case Value::Kind::kBool:
+      out += value.boolean ? "true" : "false";
+      return;
+    case Value::Kind::kInteger:
+      out += std::to_string(value.integer);
+      return;
+    case Value::Kind::kFloat:
+      append_float(out, value.real);
+      return;
     case Value::Kind::kDatetime:
-    case Value::Kind::kString: append_string(out, value.text); return;
+    case Value::Kind::kString:
+      append_string(out, value.text);
+      return;
     case Value::Kind::kArray: {
       out += '[';
       for (const Value& item : value.items) {
@@ -137,14 +162,22 @@ const Value* Value::find(std::string_view key) const {
 
 std::string_view describe(Value::Kind kind) {
   switch (kind) {
-    case Value::Kind::kNull: return "no value";
-    case Value::Kind::kBool: return "a boolean";
-    case Value::Kind::kInteger: return "an integer";
-    case Value::Kind::kFloat: return "a float";
-    case Value::Kind::kDatetime: return "a datetime";
-    case Value::Kind::kString: return "a string";
-    case Value::Kind::kArray: return "an array";
-    case Value::Kind::kMap: return "a map";
+    case Value::Kind::kNull:
+      return "no value";
+    case Value::Kind::kBool:
+      return "a boolean";
+    case Value::Kind::kInteger:
+      return "an integer";
+    case Value::Kind::kFloat:
+      return "a float";
+    case Value::Kind::kDatetime:
+      return "a datetime";
+    case Value::Kind::kString:
+      return "a string";
+    case Value::Kind::kArray:
+      return "an array";
+    case Value::Kind::kMap:
+      return "a map";
   }
   return "";
 }

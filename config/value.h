@@ -1,10 +1,11 @@
 // Value: one node of a configuration file, whichever grammar it came from.
 //
-// Both grammars (parser.h, yaml.h) build this tree and the binder (binder.h) reads it. Every node knows where it stands, so that an
-// error can say file:line:col. Inside a map a node carries the position of its key: that is where a reader looks for a mistake.
+// Both grammars (parser.h, yaml.h) build this tree and the binder (binder.h) reads it. Every node knows where it
+// stands, so that an error can say file:line:col. Inside a map a node carries the position of its key: that is where a
+// reader looks for a mistake.
 //
-// Invariants: keys of a map are unique (the last one in the file won) and in file order; a tree is at most kMaxDepth deep and holds at
-// most kMaxNodes nodes, because a handful of variables or YAML aliases can spell out billions.
+// Invariants: keys of a map are unique (the last one in the file won) and in file order; a tree is at most kMaxDepth
+// deep and holds at most kMaxNodes nodes, because a handful of variables or YAML aliases can spell out billions.
 #pragma once
 
 #include <cstdint>

@@ -42,8 +42,11 @@ class Copier {
     if (depth > kMaxDepth) return fail(value.position, "nested too deeply");
     switch (node.Type()) {
       case YAML::NodeType::Undefined:
-      case YAML::NodeType::Null: value.kind = Value::Kind::kNull; return true;
-      case YAML::NodeType::Scalar: return scalar(node, value);
+      case YAML::NodeType::Null:
+        value.kind = Value::Kind::kNull;
+        return true;
+      case YAML::NodeType::Scalar:
+        return scalar(node, value);
       case YAML::NodeType::Sequence:
         value.kind = Value::Kind::kArray;
         for (const YAML::Node& item : node) {
@@ -92,7 +95,8 @@ class Copier {
     }
     if (!node.IsScalar()) return fail(position, "include must be a file name or a list of them");
     Result<Value> included = read_file(include_path(path_, node.Scalar()), state_);
-    if (!included) return fail(position, fmt::format("error parsing include file '{}', {}", node.Scalar(), included.error()));
+    if (!included)
+      return fail(position, fmt::format("error parsing include file '{}', {}", node.Scalar(), included.error()));
     for (Member& member : included->members) set_member(map, std::move(member.key), std::move(member.value));
     return true;
   }
@@ -159,7 +163,8 @@ Result<Value> parse_yaml(std::string_view text, const std::string& path, ReadSta
     top.kind = Value::Kind::kMap;
     top.position = copier.position(YAML::Mark());
     if (documents.empty() || documents[0].IsNull()) return top;
-    if (!documents[0].IsMap()) return Error{at(copier.position(documents[0].Mark()), "a configuration must be a map of options")};
+    if (!documents[0].IsMap())
+      return Error{at(copier.position(documents[0].Mark()), "a configuration must be a map of options")};
     if (!copier.copy(documents[0], top, 0)) return Error{copier.error()};
     return top;
   } catch (const YAML::Exception& error) {

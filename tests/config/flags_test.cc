@@ -9,7 +9,8 @@
 namespace peregrine::config::test {
 namespace {
 
-Result<Command> command(const std::vector<std::string>& arguments, World world = {}, std::string program = "/usr/bin/nats-server") {
+Result<Command> command(const std::vector<std::string>& arguments, World world = {},
+                        std::string program = "/usr/bin/nats-server") {
   std::vector<const char*> argv = {program.c_str()};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   const Sources sources = world.sources();
@@ -40,8 +41,8 @@ std::string error(const std::string& line, World world = {}) {
 TEST(Flags, NoneIsTheDefaults) { EXPECT_EQ(options(""), Options{}); }
 
 TEST(Flags, GoSyntax) {
-  for (const char* line : {"-p 4333", "--p 4333", "-p=4333", "--p=4333", "-port 4333", "--port 4333", "--port=4333", "-port=4333",
-                           "-p 1 -p 4333", "-p 0x10ed"}) {
+  for (const char* line : {"-p 4333", "--p 4333", "-p=4333", "--p=4333", "-port 4333", "--port 4333", "--port=4333",
+                           "-port=4333", "-p 1 -p 4333", "-p 0x10ed"}) {
     EXPECT_EQ(options(line).port, 4333) << line;
   }
   EXPECT_EQ(options("-p -1").port, -1);
@@ -75,13 +76,16 @@ TEST(Flags, GoErrors) {
   EXPECT_EQ(error("-D false"), "nats-server: unrecognized command: \"false\"") << "a boolean is never two words";
   EXPECT_EQ(error("-- x"), "nats-server: unrecognized command: \"x\"");
   EXPECT_EQ(error("-p 70000"), "nats-server: -p: port value is too big: 70000 is more than 65535");
-  EXPECT_EQ(command({"x"}, {}, "peregrine").error(), "peregrine: unrecognized command: \"x\"") << "errors name the program";
+  EXPECT_EQ(command({"x"}, {}, "peregrine").error(), "peregrine: unrecognized command: \"x\"")
+      << "errors name the program";
 }
 
 TEST(Flags, EachSetsItsOption) {
   const Options all = options(
-      "-a 127.0.0.1 -p 1 -n name -P pid -m 8222 --client_advertise adv --ports_file_dir dir -l log --log_size_limit 5 -logtime_utc -s "
-      "-r udp://x -max_traced_msg_len 7 --user u --pass p -sd /store --shards 2 --cores 1,0 --backend epoll --idle park");
+      "-a 127.0.0.1 -p 1 -n name -P pid -m 8222 --client_advertise adv --ports_file_dir dir -l log --log_size_limit 5 "
+      "-logtime_utc -s "
+      "-r udp://x -max_traced_msg_len 7 --user u --pass p -sd /store --shards 2 --cores 1,0 --backend epoll --idle "
+      "park");
   EXPECT_EQ(all.host, "127.0.0.1");
   EXPECT_EQ(all.server_name, "name");
   EXPECT_EQ(all.pid_file, "pid");
@@ -127,7 +131,8 @@ TEST(Flags, DebugAndTraceCombine) {
 
 TEST(Flags, OverrideTheFile) {
   World world;
-  world.files["a.conf"] = "port: 1\nhost: file\ndebug: true\nauthorization {user: f, password: f}\nserver_name: file\nlogtime: false";
+  world.files["a.conf"] =
+      "port: 1\nhost: file\ndebug: true\nauthorization {user: f, password: f}\nserver_name: file\nlogtime: false";
   const Options merged = options("-c a.conf -p 2 -D=false -pass flag -T", world);
   EXPECT_EQ(merged.port, 2);
   EXPECT_EQ(merged.host, "file");
@@ -144,13 +149,15 @@ TEST(Flags, OverrideTheFile) {
   world.files["a.yaml"] = "port: 7\n";
   EXPECT_EQ(options("-c a.yaml", world).port, 7);
   world.files["low.conf"] = "max_payload: 2MB\nmax_pending: 1MB";
-  EXPECT_EQ(error("-c low.conf", world), "nats-server: low.conf:1:1: max_payload (2097152) cannot be higher than max_pending (1048576)");
+  EXPECT_EQ(error("-c low.conf", world),
+            "nats-server: low.conf:1:1: max_payload (2097152) cannot be higher than max_pending (1048576)");
 }
 
 TEST(Flags, ConfigErrorsNameTheProgram) {
   World world;
   world.files["bad.conf"] = "foo: 1\nbar: 2";
-  EXPECT_EQ(error("-c bad.conf", world), "nats-server: bad.conf:1:1: unknown field \"foo\"\nbad.conf:2:1: unknown field \"bar\"");
+  EXPECT_EQ(error("-c bad.conf", world),
+            "nats-server: bad.conf:1:1: unknown field \"foo\"\nbad.conf:2:1: unknown field \"bar\"");
   EXPECT_EQ(error("-c gone.conf"), "nats-server: open gone.conf: no such file or directory");
 }
 
@@ -171,11 +178,13 @@ TEST(Flags, CheckingAConfig) {
   EXPECT_EQ(parsed->kind, Command::Kind::kCheckConfig);
   // The digest is nats-server's.
   EXPECT_EQ(parsed->report,
-            "nats-server: configuration file a.conf is valid (sha256:5b27b68e52c25859a76c94f378c31d5a499ca677a46b38fb5f58ded229b59650)");
+            "nats-server: configuration file a.conf is valid "
+            "(sha256:5b27b68e52c25859a76c94f378c31d5a499ca677a46b38fb5f58ded229b59650)");
   EXPECT_EQ(error("-t"), "nats-server: must specify [-c, --config] option to check configuration file syntax");
   world.files["bad.conf"] = "cluster { port: 6222 }\nfoo: 1";
   EXPECT_EQ(error("-t -c bad.conf", world),
-            "nats-server: bad.conf:1:1: \"cluster\" is not supported by this version yet\nbad.conf:2:1: unknown field \"foo\"");
+            "nats-server: bad.conf:1:1: \"cluster\" is not supported by this version yet\nbad.conf:2:1: unknown field "
+            "\"foo\"");
   world.files["w.conf"] = "ping_interval: 5";
   EXPECT_NE(error("-t -c w.conf", world), "") << "a check is strict about warnings, as in nats-server";
 }
@@ -184,12 +193,14 @@ TEST(Flags, VersionAndHelp) {
   for (const char* line : {"-v", "--version", "version", "VERSION", "-p 1 -v"}) {
     EXPECT_EQ(command(words(line))->kind, Command::Kind::kVersion) << line;
   }
-  for (const char* line : {"-h", "--help", "help", "-c gone -h"}) EXPECT_EQ(command(words(line))->kind, Command::Kind::kHelp) << line;
+  for (const char* line : {"-h", "--help", "help", "-c gone -h"})
+    EXPECT_EQ(command(words(line))->kind, Command::Kind::kHelp) << line;
   EXPECT_EQ(command({"-help_tls"})->kind, Command::Kind::kHelpTls);
   EXPECT_EQ(version_text("nats-server").substr(0, 14), "nats-server: v");
   EXPECT_NE(version_text("peregrine").find("nats-server v"), std::string::npos);
   const std::string help = help_text("nats-server");
-  for (const char* flag : {"--port", "--addr", "--client_advertise", "--ports_file_dir", "--signal", "--shards", "--backend", "--routes", "-DVV"}) {
+  for (const char* flag : {"--port", "--addr", "--client_advertise", "--ports_file_dir", "--signal", "--shards",
+                           "--backend", "--routes", "-DVV"}) {
     EXPECT_NE(help.find(flag), std::string::npos) << flag;
   }
 }
@@ -215,8 +226,10 @@ TEST(Flags, Signals) {
 TEST(Flags, ClusterParsesAndIsRefused) {
   EXPECT_EQ(error("-routes nats://a:1"), "nats-server: solicited routes require cluster capabilities, e.g. --cluster");
   EXPECT_EQ(error("-cluster nats://0.0.0.0:6222 -routes nats://a:6222,nats-route://u:p@b:6222 -m 8222"),
-            "nats-server: flag -cluster is not supported by this version yet\nflag -routes is not supported by this version yet");
-  EXPECT_EQ(error("--cluster_listen nats-route://u:p@h:-1"), "nats-server: flag -cluster is not supported by this version yet");
+            "nats-server: flag -cluster is not supported by this version yet\nflag -routes is not supported by this "
+            "version yet");
+  EXPECT_EQ(error("--cluster_listen nats-route://u:p@h:-1"),
+            "nats-server: flag -cluster is not supported by this version yet");
   EXPECT_EQ(error("-cluster nats://u@h:1"), "nats-server: expected cluster password to be set");
   EXPECT_EQ(error("-cluster nats://h"), "nats-server: address h: missing port in address");
   EXPECT_EQ(error("-cluster h"), "nats-server: error parsing cluster url [\"h\"]");
@@ -230,23 +243,36 @@ TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
   EXPECT_EQ(error("-js"), "nats-server: flag -jetstream is not supported by this version yet");
   EXPECT_EQ(error("-js=false"), "");
   EXPECT_EQ(error("-ms 8443"), "nats-server: flag -https_port is not supported by this version yet");
-  EXPECT_EQ(error("--leafnode nats://hub:7422,nats://hub2"), "nats-server: flag -leafnode is not supported by this version yet");
+  EXPECT_EQ(error("--leafnode nats://hub:7422,nats://hub2"),
+            "nats-server: flag -leafnode is not supported by this version yet");
   EXPECT_EQ(error("--backend dpdk"), "nats-server: flag -backend dpdk is not supported by this version yet");
   EXPECT_EQ(error("-profile 1"), "nats-server: flag -profile is not supported by this version yet");
   EXPECT_EQ(error("-tls"), "nats-server: TLS Server certificate must be present and valid");
   EXPECT_EQ(error("-tls -tlscert a"), "nats-server: TLS Server private key must be present and valid");
-  EXPECT_EQ(error("-tlsverify -tlscert a -tlskey b -tlscacert c"), "nats-server: flag -tls is not supported by this version yet");
+  EXPECT_EQ(error("-tlsverify -tlscert a -tlskey b -tlscacert c"),
+            "nats-server: flag -tls is not supported by this version yet");
   EXPECT_EQ(error("-tls=false"), "");
 }
 
 TEST(Flags, SecretsAreHidden) {
-  std::vector<std::string> arguments = {"x",       "-user", "bob",  "--pass=hunter2", "-auth", "t0ken", "-p", "1", "-routes",
-                                        "nats://u:p@a:1,nats://b:2", "--cluster=nats://c:d@h:1", "-D"};
+  std::vector<std::string> arguments = {"x",
+                                        "-user",
+                                        "bob",
+                                        "--pass=hunter2",
+                                        "-auth",
+                                        "t0ken",
+                                        "-p",
+                                        "1",
+                                        "-routes",
+                                        "nats://u:p@a:1,nats://b:2",
+                                        "--cluster=nats://c:d@h:1",
+                                        "-D"};
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   hide_secrets(static_cast<int>(argv.size()), argv.data());
-  EXPECT_EQ(arguments, (std::vector<std::string>{"x", "-user", "***", "--pass=*******", "-auth", "*****", "-p", "1", "-routes",
-                                                 "nats://***@a:1,nats://b:2", "--cluster=nats://***@h:1", "-D"}));
+  EXPECT_EQ(arguments,
+            (std::vector<std::string>{"x", "-user", "***", "--pass=*******", "-auth", "*****", "-p", "1", "-routes",
+                                      "nats://***@a:1,nats://b:2", "--cluster=nats://***@h:1", "-D"}));
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ TEST(Options, AnEmptyFileIsTheDefaults) {
 }
 
 TEST(Options, Clients) {
-  const Options options = good("listen: 127.0.0.1:-1\nclient_advertise: x:1\nserver_name: 'n1'\nserver_tags: ['A:b ', a:b, c]");
+  const Options options =
+      good("listen: 127.0.0.1:-1\nclient_advertise: x:1\nserver_name: 'n1'\nserver_tags: ['A:b ', a:b, c]");
   EXPECT_EQ(options.host, "127.0.0.1");
   EXPECT_EQ(options.port, -1);
   EXPECT_EQ(options.client_advertise, "x:1");
@@ -49,9 +50,12 @@ TEST(Options, Clients) {
 
 TEST(Options, Limits) {
   const Options options = good(
-      "max_control_line: 8KB\nmax_payload: 2MB\nmax_pending: 4MB\nmax_conn: 7\nmax_subs: 9\nmax_sub_tokens: 16\nping_interval: \"5s\"\n"
-      "ping_max: 3\nwrite_deadline: \"3s\"\nwrite_timeout: close\nno_fast_producer_stall: true\nmax_closed_clients: 5\nmax_traced_msg_len: 8\n"
-      "lame_duck_duration: \"30s\"\nlame_duck_grace_period: \"1s\"\nno_header_support: yes\nno_sublist_cache: on\nconnect_error_reports: 2\n"
+      "max_control_line: 8KB\nmax_payload: 2MB\nmax_pending: 4MB\nmax_conn: 7\nmax_subs: 9\nmax_sub_tokens: "
+      "16\nping_interval: \"5s\"\n"
+      "ping_max: 3\nwrite_deadline: \"3s\"\nwrite_timeout: close\nno_fast_producer_stall: true\nmax_closed_clients: "
+      "5\nmax_traced_msg_len: 8\n"
+      "lame_duck_duration: \"30s\"\nlame_duck_grace_period: \"1s\"\nno_header_support: yes\nno_sublist_cache: "
+      "on\nconnect_error_reports: 2\n"
       "reconnect_error_reports: 3\nstore_dir: /x");
   EXPECT_EQ(options.max_control_line, 8192);
   EXPECT_EQ(peer_control_line_bytes(options), 8192 * 16);
@@ -80,7 +84,8 @@ TEST(Options, Limits) {
 
 TEST(Options, LogAndMonitoring) {
   const Options options = good(
-      "debug: true\ntrace_verbose: true\nlogtime: false\nlogtime_utc: true\nlogfile: l\nlog_size_limit: 1GB\nlog_max_num: 3\nsyslog: true\n"
+      "debug: true\ntrace_verbose: true\nlogtime: false\nlogtime_utc: true\nlogfile: l\nlog_size_limit: "
+      "1GB\nlog_max_num: 3\nsyslog: true\n"
       "remote_syslog: udp://h:1\npidfile: p\nports_file_dir: d\nhttp: \"h:8222\"\nhttp_base_path: base/");
   EXPECT_TRUE(options.debug);
   EXPECT_TRUE(options.trace);
@@ -180,8 +185,10 @@ TEST(Errors, Types) {
   EXPECT_EQ(errors("authorization { user: a, password: 123 }"),
             "main.conf:1:26: \"password\" must be a string (in quotes), got an integer");
   EXPECT_EQ(errors("authorization: x"), "main.conf:1:1: \"authorization\" must be a map, got a string \"x\"");
-  EXPECT_EQ(errors("authorization { users: {user: a} }"), "main.conf:1:17: \"users\" must be an array of maps, got a map");
-  EXPECT_EQ(errors("server_tags: [a, 1]"), "main.conf:1:18: an entry of \"server_tags\" must be a string, got an integer");
+  EXPECT_EQ(errors("authorization { users: {user: a} }"),
+            "main.conf:1:17: \"users\" must be an array of maps, got a map");
+  EXPECT_EQ(errors("server_tags: [a, 1]"),
+            "main.conf:1:18: an entry of \"server_tags\" must be a string, got an integer");
   EXPECT_EQ(errors("listen: true"), "main.conf:1:1: expected port or host:port, got a boolean");
   EXPECT_EQ(errors("listen: nohost"), "main.conf:1:1: could not parse address string \"nohost\"");
   EXPECT_EQ(errors("listen: a:b"), "main.conf:1:1: could not parse port \"b\"");
@@ -189,9 +196,12 @@ TEST(Errors, Types) {
   EXPECT_EQ(errors("port: -2"), "main.conf:1:1: port value is too small: -2 is less than -1");
   EXPECT_EQ(errors("max_pending: -1"), "main.conf:1:1: max_pending value can not be negative");
   EXPECT_EQ(errors("write_timeout: foo"), "main.conf:1:1: write_timeout must be 'default', 'close' or 'retry'");
-  EXPECT_EQ(errors("max_sub_tokens: 256"), "main.conf:1:1: max_subscription_tokens value is too big: 256 is more than 255");
+  EXPECT_EQ(errors("max_sub_tokens: 256"),
+            "main.conf:1:1: max_subscription_tokens value is too big: 256 is more than 255");
   EXPECT_EQ(errors("ping_interval: foo"), "main.conf:1:1: error parsing ping_interval: time: invalid duration \"foo\"");
-  EXPECT_EQ(errors("lame_duck_duration: 2m"), "main.conf:1:1: \"lame_duck_duration\" must be a duration such as \"2m\", got an integer: put 2m in quotes");
+  EXPECT_EQ(
+      errors("lame_duck_duration: 2m"),
+      "main.conf:1:1: \"lame_duck_duration\" must be a duration such as \"2m\", got an integer: put 2m in quotes");
   EXPECT_EQ(to_text(load("authorization:\n", "a.yaml").errors), "a.yaml:1:1: \"authorization\" has no value");
 }
 
@@ -207,29 +217,36 @@ TEST(Errors, APasswordIsNotRepeated) {
 
 TEST(Errors, AuthorizationIsOneOfThree) {
   EXPECT_EQ(errors("authorization {user: a,pass: b, token: c}"), "main.conf:1:1: Cannot have a user/pass and token");
-  EXPECT_EQ(errors("authorization {user: a, users: [{user: b}]}"), "main.conf:1:1: Can not have a single user/pass and a users array");
+  EXPECT_EQ(errors("authorization {user: a, users: [{user: b}]}"),
+            "main.conf:1:1: Can not have a single user/pass and a users array");
   EXPECT_EQ(errors("authorization {token: a, users: []}"), "main.conf:1:1: Can not have a token and a users array");
-  EXPECT_EQ(errors("authorization {users: [{user: a}, {user: b}, {user: a}]}"), "main.conf:1:1: Duplicate user \"a\" detected");
+  EXPECT_EQ(errors("authorization {users: [{user: a}, {user: b}, {user: a}]}"),
+            "main.conf:1:1: Duplicate user \"a\" detected");
   EXPECT_EQ(errors("authorization {users: [{password: a}]}"), "main.conf:1:24: User entry requires a user");
   EXPECT_EQ(errors("authorization {users: [{user: a, permissions {publish: \"a b\"}}]}"),
             "main.conf:1:47: subject \"a b\" is not a valid subject");
   EXPECT_EQ(errors("authorization {users: [{user: a, permissions {publish: {allow: a..b}}}]}"),
             "main.conf:1:57: subject \"a..b\" is not a valid subject");
-  EXPECT_EQ(errors("authorization {users: [{user: a, permissions {publish: {foo: a}}}]}"),
-            "main.conf:1:57: Unknown field name \"foo\" parsing subject permissions, only 'allow' or 'deny' are permitted");
+  EXPECT_EQ(
+      errors("authorization {users: [{user: a, permissions {publish: {foo: a}}}]}"),
+      "main.conf:1:57: Unknown field name \"foo\" parsing subject permissions, only 'allow' or 'deny' are permitted");
   EXPECT_EQ(errors("authorization {users: [{user: a, clients: [foo, standard, 'b r']}]}"),
             "main.conf:1:34: invalid connection types [\"FOO\" \"B R\"]");
   EXPECT_EQ(errors("no_auth_user: x"), "main.conf:1:1: no_auth_user: \"x\" present, but users/nkeys are not defined");
-  EXPECT_EQ(errors("port: 1\nno_auth_user: x\nauthorization {users: [{user: a}]}"),
-            "main.conf:2:1: no_auth_user: \"x\" not present as user or nkey in authorization block or account configuration");
+  EXPECT_EQ(
+      errors("port: 1\nno_auth_user: x\nauthorization {users: [{user: a}]}"),
+      "main.conf:2:1: no_auth_user: \"x\" not present as user or nkey in authorization block or account configuration");
 }
 
 TEST(Errors, OptionsMustFitTogether) {
-  EXPECT_EQ(errors("max_payload: 2MB\nmax_pending: 1MB"), "main.conf:1:1: max_payload (2097152) cannot be higher than max_pending (1048576)");
+  EXPECT_EQ(errors("max_payload: 2MB\nmax_pending: 1MB"),
+            "main.conf:1:1: max_payload (2097152) cannot be higher than max_pending (1048576)");
   EXPECT_EQ(errors("lame_duck_grace_period: \"3m\""),
             "main.conf:1:1: lame duck grace period (3m0s) should be strictly lower than lame duck duration (2m0s)");
-  EXPECT_EQ(errors("lame_duck_duration: \"20s\""), "main.conf:1:1: invalid lame_duck_duration of 20s, minimum is 30 seconds");
-  EXPECT_EQ(errors("lame_duck_grace_period: \"-1s\""), "main.conf:1:1: invalid lame_duck_grace_period, needs to be positive");
+  EXPECT_EQ(errors("lame_duck_duration: \"20s\""),
+            "main.conf:1:1: invalid lame_duck_duration of 20s, minimum is 30 seconds");
+  EXPECT_EQ(errors("lame_duck_grace_period: \"-1s\""),
+            "main.conf:1:1: invalid lame_duck_grace_period, needs to be positive");
   EXPECT_EQ(errors("server_name: \"a b\""), "main.conf:1:1: server name cannot contain spaces");
   EXPECT_EQ(errors("shards: 3\ncores: [0,1]"), "main.conf:1:1: shards: 3 but cores lists only 2");
   EXPECT_EQ(errors("shards: 0"), "main.conf:1:1: shards value is too small: 0 is less than 1");
@@ -291,7 +308,8 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
       {"default_js_domain { A: b }", "default_js_domain"},
   };
   for (const auto& [text, name] : kCases) {
-    EXPECT_NE(errors(text).find("\"" + std::string(name) + "\" is not supported by this version yet"), std::string::npos)
+    EXPECT_NE(errors(text).find("\"" + std::string(name) + "\" is not supported by this version yet"),
+              std::string::npos)
         << text << " -> " << errors(text);
     EXPECT_EQ(errors(text).substr(0, 12), "main.conf:1:") << text;
     all(text);
@@ -300,18 +318,20 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
 
 TEST(Unsupported, WhatAsksForNothingIsAccepted) {
   for (const char* text :
-       {"jetstream: false", "jetstream: disabled", "jetstream { enabled: false }", "cluster {}", "leafnodes {}", "accounts {}", "mappings {}",
-        "ocsp: false", "proxy_protocol: no", "system_account: \"$SYS\"", "no_system_account: true", "no_sys_acc: false", "allow_non_tls: true",
-        "https_port: 0", "resolver_preload {}", "feature_flags {}", "store_dir: /data", "backend: uring"}) {
+       {"jetstream: false", "jetstream: disabled", "jetstream { enabled: false }", "cluster {}", "leafnodes {}",
+        "accounts {}", "mappings {}", "ocsp: false", "proxy_protocol: no", "system_account: \"$SYS\"",
+        "no_system_account: true", "no_sys_acc: false", "allow_non_tls: true", "https_port: 0", "resolver_preload {}",
+        "feature_flags {}", "store_dir: /data", "backend: uring"}) {
     EXPECT_EQ(errors(text), "") << text;
   }
 }
 
 TEST(Parses, Tls) {
-  const Options options = all(
-      "tls { cert_file: c, key_file: k, ca_file: a, verify_and_map: true, cipher_suites: [X], curve_preferences: [Y], min_version: \"1.3\"\n"
-      "timeout: 2.5, handshake_first: auto, connection_rate_limit: 5, insecure: true,\n"
-      "pinned_certs: [ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef0123456789] }");
+  const Options options =
+      all("tls { cert_file: c, key_file: k, ca_file: a, verify_and_map: true, cipher_suites: [X], curve_preferences: "
+          "[Y], min_version: \"1.3\"\n"
+          "timeout: 2.5, handshake_first: auto, connection_rate_limit: 5, insecure: true,\n"
+          "pinned_certs: [ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef0123456789] }");
   ASSERT_TRUE(options.tls);
   EXPECT_TRUE(options.tls->verify);
   EXPECT_TRUE(options.tls->verify_and_map);
@@ -324,14 +344,21 @@ TEST(Parses, Tls) {
   EXPECT_TRUE(all("tls { first: true }").tls->handshake_first);
   EXPECT_EQ(all("tls { immediate: 300ms }").tls->handshake_first_fallback, milliseconds(300));
   EXPECT_EQ(all("tls { certs: [{cert_file: a, key_file: b}] }").tls->certs.at(0).key_file, "b");
-  EXPECT_NE(to_text(bind_all("tls { certs: [{cert_file: a}], pinned_certs: [x], min_version: \"1.1\", handshake_first: maybe }").errors), "");
+  EXPECT_NE(
+      to_text(
+          bind_all("tls { certs: [{cert_file: a}], pinned_certs: [x], min_version: \"1.1\", handshake_first: maybe }")
+              .errors),
+      "");
 }
 
 TEST(Parses, Cluster) {
-  const Options options = all(
-      "cluster { name: C, listen: \"h:6222\", routes: [\"nats-route://us%65r:p%40ss@a:6222\", \"nats://[::1]:-1\", tls://b ]\n"
-      "authorization { user: u, password: p, timeout: 1 }, permissions { import: a, export { deny: b } }, cluster_advertise: x:1\n"
-      "connect_retries: 5, connect_backoff: true, accounts: [A], compression: true, ping_interval: \"20s\", write_timeout: retry }");
+  const Options options =
+      all("cluster { name: C, listen: \"h:6222\", routes: [\"nats-route://us%65r:p%40ss@a:6222\", \"nats://[::1]:-1\", "
+          "tls://b ]\n"
+          "authorization { user: u, password: p, timeout: 1 }, permissions { import: a, export { deny: b } }, "
+          "cluster_advertise: x:1\n"
+          "connect_retries: 5, connect_backoff: true, accounts: [A], compression: true, ping_interval: \"20s\", "
+          "write_timeout: retry }");
   const Cluster& cluster = options.cluster;
   EXPECT_TRUE(cluster.defined);
   EXPECT_EQ(cluster.host, "h");
@@ -345,19 +372,23 @@ TEST(Parses, Cluster) {
   EXPECT_EQ(cluster.compression.mode, "s2_fast");
   EXPECT_EQ(cluster.ping_interval, seconds(20));
   EXPECT_EQ(cluster.write_timeout, WriteTimeout::kRetry);
-  EXPECT_EQ(to_text(bind_all("cluster { name: \"a b\" }").errors), "main.conf:1:11: cluster name cannot contain spaces");
+  EXPECT_EQ(to_text(bind_all("cluster { name: \"a b\" }").errors),
+            "main.conf:1:11: cluster name cannot contain spaces");
   EXPECT_EQ(to_text(bind_all("cluster { authorization { users: [{user: a}], token: b } }").errors),
             "main.conf:1:11: Cluster authorization does not allow multiple users\n"
             "main.conf:1:11: Cluster authorization does not support tokens");
   EXPECT_EQ(to_text(bind_all("cluster { routes: [x] }").errors), "main.conf:1:20: error parsing route url [\"x\"]");
-  EXPECT_NE(to_text(bind_all("cluster { routes: [nats://a:1, nats://a:1] }").warnings).find("Duplicate route entry detected"), std::string::npos);
+  EXPECT_NE(
+      to_text(bind_all("cluster { routes: [nats://a:1, nats://a:1] }").warnings).find("Duplicate route entry detected"),
+      std::string::npos);
 }
 
 TEST(Parses, Accounts) {
-  const Options options = all(
-      "accounts { A { nkey: AX, users: [{user: a}, {nkey: UX}], exports: [{service: q, accounts: [B], latency: {sampling: 50%, subject: l}}]\n"
-      "trace_dest: {dest: t, sampling: 5}, jetstream {max_mem: 1GB, streams: 5}, limits {max_subs: 7} }\n"
-      "B { imports: [{service: {account: A, subject: q}, to: r, share: true}], jetstream: disabled } }");
+  const Options options =
+      all("accounts { A { nkey: AX, users: [{user: a}, {nkey: UX}], exports: [{service: q, accounts: [B], latency: "
+          "{sampling: 50%, subject: l}}]\n"
+          "trace_dest: {dest: t, sampling: 5}, jetstream {max_mem: 1GB, streams: 5}, limits {max_subs: 7} }\n"
+          "B { imports: [{service: {account: A, subject: q}, to: r, share: true}], jetstream: disabled } }");
   ASSERT_EQ(options.accounts.size(), 2U);
   const Account& a = options.accounts[0];
   EXPECT_EQ(a.name, "A");
@@ -378,10 +409,12 @@ TEST(Parses, Accounts) {
 TEST(Subjects, Validity) {
   // is_valid_subject() is reached through permissions.
   for (const char* subject : {"a", "a.b", "*", ">", "a.*.>", "a.b*", "$X.>"}) {
-    EXPECT_EQ(errors("authorization {users: [{user: a, permissions {publish: \"" + std::string(subject) + "\"}}]}"), "") << subject;
+    EXPECT_EQ(errors("authorization {users: [{user: a, permissions {publish: \"" + std::string(subject) + "\"}}]}"), "")
+        << subject;
   }
   for (const char* subject : {"", ".", "a.", ".a", "a..b", ">.a", "a.>.b", "a\\tb"}) {
-    EXPECT_NE(errors("authorization {users: [{user: a, permissions {publish: \"" + std::string(subject) + "\"}}]}"), "") << subject;
+    EXPECT_NE(errors("authorization {users: [{user: a, permissions {publish: \"" + std::string(subject) + "\"}}]}"), "")
+        << subject;
   }
 }
 
@@ -391,13 +424,18 @@ TEST(SyntaxForms, OfTheEcosystem) {
   EXPECT_EQ(good("port: 4333").port, 4333);
   EXPECT_EQ(good("port = 4333").port, 4333);
   EXPECT_EQ(good("authorization {\n user a\n}").authorization.user, "a");
-  EXPECT_EQ(good("authorization {\n users [\n {user a, password b}\n {user c}\n ]\n}").authorization.users.size(), 2U) << "maps without commas";
+  EXPECT_EQ(good("authorization {\n users [\n {user a, password b}\n {user c}\n ]\n}").authorization.users.size(), 2U)
+      << "maps without commas";
   EXPECT_EQ(good("\"port\": 4333\n'host': \"x\"").host, "x") << "quoted keys";
   EXPECT_EQ(good("{ \"port\": 4333, \"authorization\": { \"users\": [ { \"user\": \"a\" } ] } }").port, 4333) << "JSON";
   EXPECT_EQ(good("P: 4333\nport: $P # comment\n// another\n").port, 4333);
   EXPECT_EQ(good("server_name: 'single'").server_name, "single");
   EXPECT_EQ(good("authorization: { users: [ {user: a}, ], }").authorization.users.size(), 1U) << "trailing commas";
-  EXPECT_EQ(good("\xef\xbb\xbf" "port: 4333").port, 4333) << "byte order mark";
+  EXPECT_EQ(good("\xef\xbb\xbf"
+                 "port: 4333")
+                .port,
+            4333)
+      << "byte order mark";
   EXPECT_EQ(good("max_pending: 64MB").max_pending, 64 << 20);
   EXPECT_EQ(good("max_pending: 8MiB").max_pending, 8 << 20);
   EXPECT_EQ(good("max_pending: 10GiB").max_pending, std::int64_t{10} << 30);

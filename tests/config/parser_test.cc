@@ -29,7 +29,8 @@ TEST(Conf, WhiteSpaceIsUnicodes) {
 
 TEST(Conf, JsonIsAValidFile) {
   EXPECT_EQ(json_of(R"({ "port": 4567 })"), R"({"port":4567})");
-  EXPECT_EQ(json_of("{\n  \"a\": {\"b\": [1, 2, {\"c\": true}]},\n  \"d\": \"x\"\n}\n"), R"({"a":{"b":[1,2,{"c":true}]},"d":"x"})");
+  EXPECT_EQ(json_of("{\n  \"a\": {\"b\": [1, 2, {\"c\": true}]},\n  \"d\": \"x\"\n}\n"),
+            R"({"a":{"b":[1,2,{"c":true}]},"d":"x"})");
   EXPECT_EQ(json_of("{ \"a\": 1 }\n# done\n"), R"({"a":1})");
   EXPECT_EQ(json_of("a: 1\n}\n"), R"({"a":1})") << "a last brace without its first";
 }
@@ -55,7 +56,8 @@ TEST(Conf, Strings) {
 }
 
 TEST(Conf, BooleansAreBareWords) {
-  EXPECT_EQ(json_of("a: true\nb: YES\nc: On\nd: false\ne: no\nf: OFF"), R"({"a":true,"b":true,"c":true,"d":false,"e":false,"f":false})");
+  EXPECT_EQ(json_of("a: true\nb: YES\nc: On\nd: false\ne: no\nf: OFF"),
+            R"({"a":true,"b":true,"c":true,"d":false,"e":false,"f":false})");
   EXPECT_EQ(json_of("a: \"true\"\nb: 'no'"), R"({"a":"true","b":"no"})");
 }
 
@@ -66,7 +68,8 @@ TEST(Conf, Numbers) {
   EXPECT_EQ(json_of("a: 0.0000001\nb: 123456789012345678901234.5"), R"({"a":1e-7,"b":1.2345678901234569e+23})");
   EXPECT_EQ(json_of("a: 2s\nb: 100ms\nc: 127.0.0.1\nd: 127.0.0.1:4222\ne: 1h30m"),
             R"({"a":"2s","b":"100ms","c":"127.0.0.1","d":"127.0.0.1:4222","e":"1h30m"})");
-  EXPECT_EQ(json_of("a: 300ms\nb: 5m\nc: 1e5\nd: 1k5"), R"({"a":"300ms","b":5000000,"c":"1e5","d":"1k5"})") << "a bare 5m is five million";
+  EXPECT_EQ(json_of("a: 300ms\nb: 5m\nc: 1e5\nd: 1k5"), R"({"a":"300ms","b":5000000,"c":"1e5","d":"1k5"})")
+      << "a bare 5m is five million";
   EXPECT_EQ(json_of("a: 2016-05-04T18:53:41Z"), R"({"a":"2016-05-04T18:53:41Z"})");
 }
 
@@ -77,8 +80,10 @@ TEST(Conf, LastOfEqualKeysWins) {
 
 TEST(Conf, ErrorsSayWhere) {
   EXPECT_EQ(json_of("a: 1\nb:\n"), "main.conf:2:3: Expected value but found new line");
-  EXPECT_EQ(json_of("a: x y"), "main.conf:1:6: Expected a top-level value to end with a new line, comment or EOF, but got 'y' instead.");
-  EXPECT_EQ(json_of("{ a: x y }"), "main.conf:1:8: Expected a block-level value to end with a new line, comment or EOF, but got 'y' instead.");
+  EXPECT_EQ(json_of("a: x y"),
+            "main.conf:1:6: Expected a top-level value to end with a new line, comment or EOF, but got 'y' instead.");
+  EXPECT_EQ(json_of("{ a: x y }"),
+            "main.conf:1:8: Expected a block-level value to end with a new line, comment or EOF, but got 'y' instead.");
   EXPECT_EQ(json_of("m {\n  a: x y }"),
             "main.conf:2:8: Expected a map value terminator ',' or a map terminator '}', but got 'y' instead.");
   EXPECT_EQ(json_of("a: ['x' 'y']"),
@@ -95,9 +100,11 @@ TEST(Conf, ErrorsSayWhere) {
   EXPECT_EQ(json_of("a: 1."), "main.conf:1:6: Floats must have a digit after the '.', but got 'EOF' instead.");
   EXPECT_EQ(json_of("a: -x"), "main.conf:1:5: Expected a digit but got 'x'.");
   EXPECT_EQ(json_of("a: 12-3"), "main.conf:1:6: All ISO8601 dates must be in full Zulu form.");
-  EXPECT_EQ(json_of("a: 2006-13-02T15:04:05Z"), "main.conf:1:24: expected Zulu formatted DateTime, but got '2006-13-02T15:04:05Z'");
-  EXPECT_EQ(json_of("a: \"\\q\""), "main.conf:1:7: Invalid escape character 'q'. Only the following escape characters are allowed: "
-                                   "\\xXX, \\t, \\n, \\r, \\\", \\\\.");
+  EXPECT_EQ(json_of("a: 2006-13-02T15:04:05Z"),
+            "main.conf:1:24: expected Zulu formatted DateTime, but got '2006-13-02T15:04:05Z'");
+  EXPECT_EQ(json_of("a: \"\\q\""),
+            "main.conf:1:7: Invalid escape character 'q'. Only the following escape characters are allowed: "
+            "\\xXX, \\t, \\n, \\r, \\\", \\\\.");
   EXPECT_EQ(json_of("a: \"\\xZZ\""), "main.conf:1:7: Expected two hexadecimal digits after '\\x', but got 'ZZ'");
   EXPECT_EQ(json_of("a: 9223372036854775808"), "main.conf:1:23: integer '9223372036854775808' is out of the range");
   EXPECT_EQ(json_of(std::string("a: 1\nb\0", 7)), "main.conf:2:2: a NUL byte: this is not a text file");
@@ -186,12 +193,14 @@ TEST(Variable, QuotesAndBcryptAreNot) {
 
 TEST(Variable, ComesFromTheEnvironmentAsAConfigValue) {
   World world;
-  world.variables = {{"N", "4222"}, {"S", "'5'"}, {"L", "[1, 'a']"}, {"M", "{a: 1, b: [2]}"}, {"B", "off"}, {"E", ""},
-                     {"R", "$N"},   {"Q", "$S"},  {"C1", "$C2"},    {"C2", "$C1"},           {"BAD", "[1"}, {"SIZE", "64MB"}};
+  world.variables = {{"N", "4222"}, {"S", "'5'"},  {"L", "[1, 'a']"}, {"M", "{a: 1, b: [2]}"},
+                     {"B", "off"},  {"E", ""},     {"R", "$N"},       {"Q", "$S"},
+                     {"C1", "$C2"}, {"C2", "$C1"}, {"BAD", "[1"},     {"SIZE", "64MB"}};
   EXPECT_EQ(json_of("a: $N\nb: $S\nc: $L\nd: $M\ne: $B\nf: $E\ng: $R\nh: $Q\ni: $SIZE", "main.conf", world),
             R"({"a":4222,"b":"5","c":[1,"a"],"d":{"a":1,"b":[2]},"e":false,"f":"","g":4222,"h":"5","i":67108864})");
   EXPECT_NE(json_of("a: $C1", "main.conf", world).find("variable reference cycle for 'C1'"), std::string::npos);
-  EXPECT_NE(json_of("a: $BAD", "main.conf", world).find("variable reference for 'BAD' on line 1 could not be parsed"), std::string::npos);
+  EXPECT_NE(json_of("a: $BAD", "main.conf", world).find("variable reference for 'BAD' on line 1 could not be parsed"),
+            std::string::npos);
   EXPECT_EQ(json_of("N: 1\na: $N", "main.conf", world), R"({"N":1,"a":1})") << "the file wins over the environment";
 }
 
@@ -219,9 +228,12 @@ TEST(Digest, IsTheOneNatsServerShows) {
   // Taken from nats-server 2.15.1 -t of the same files.
   const auto digest_of = [](const std::string& text) { return digest(*tree_of(text)); };
   EXPECT_EQ(digest_of("{ port: 1 }\n"), "sha256:5b27b68e52c25859a76c94f378c31d5a499ca677a46b38fb5f58ded229b59650");
-  EXPECT_EQ(digest_of("server_tags: [a,b]\n"), "sha256:e09a48bacda8a05513e0da3231f1cef15d6c5fc6831f9a9b17c803c10209238c");
-  EXPECT_EQ(digest_of("server_metadata: {a:(\nabc\n)\n}"), "sha256:98fb7fa2211d414c008cc0892254afda42361603c0e21c3a7ae87e572c278f35");
-  EXPECT_EQ(digest_of("x: 1k5\nlisten: 4222\n"), "sha256:f59c9f7fa5b4904f2d4635e19d116ce6afb31adb9c391bf6380babca63a8da7d");
+  EXPECT_EQ(digest_of("server_tags: [a,b]\n"),
+            "sha256:e09a48bacda8a05513e0da3231f1cef15d6c5fc6831f9a9b17c803c10209238c");
+  EXPECT_EQ(digest_of("server_metadata: {a:(\nabc\n)\n}"),
+            "sha256:98fb7fa2211d414c008cc0892254afda42361603c0e21c3a7ae87e572c278f35");
+  EXPECT_EQ(digest_of("x: 1k5\nlisten: 4222\n"),
+            "sha256:f59c9f7fa5b4904f2d4635e19d116ce6afb31adb9c391bf6380babca63a8da7d");
 }
 
 TEST(Json, EscapesLikeGo) {

@@ -27,7 +27,8 @@ std::string uncommented(const std::string& text) {
   std::string out;
   for (std::string line; std::getline(lines, line);) {
     const std::size_t hash = line.find_first_not_of(' ');
-    if (hash != std::string::npos && line[hash] == '#' && hash + 1 < line.size() && line[hash + 1] != ' ') line.erase(hash, 1);
+    if (hash != std::string::npos && line[hash] == '#' && hash + 1 < line.size() && line[hash + 1] != ' ')
+      line.erase(hash, 1);
     out += line + "\n";
   }
   return out;
@@ -58,9 +59,10 @@ TEST(Reference, ListsEveryOptionAndNoOther) {
   const std::set<const Key*> seen(binder.seen().begin(), binder.seen().end());
   std::set<const Section*> sections;
   collect(options_section(), sections);
-  for (const Section* section : {&cluster_section(), &gateway_section(), &leafnodes_section(), &websocket_section(), &tls_section(),
-                                 &account_section(), &authorization_section(), &leaf_authorization_section(),
-                                 &simple_authorization_section(), &permissions_section(), &mqtt_section(), &jetstream_section()}) {
+  for (const Section* section :
+       {&cluster_section(), &gateway_section(), &leafnodes_section(), &websocket_section(), &tls_section(),
+        &account_section(), &authorization_section(), &leaf_authorization_section(), &simple_authorization_section(),
+        &permissions_section(), &mqtt_section(), &jetstream_section()}) {
     collect(*section, sections);
   }
   std::string missing;
@@ -77,7 +79,8 @@ TEST(Reference, EveryBuiltOptionIsAliveExceptTheAlternatives) {
   ASSERT_TRUE(tree) << tree.error();
   for (const Key& key : options_section().keys) {
     const bool alive = tree->find(key.names[0]) != nullptr;
-    // listen and http are other spellings of host and port; a block that is present means something even when it is empty.
+    // listen and http are other spellings of host and port; a block that is present means something even when it is
+    // empty.
     const bool alternative = key.names[0] == "listen" || key.names[0] == "http" || key.section != nullptr;
     EXPECT_EQ(alive, key.built && !alternative) << key.names[0];
   }

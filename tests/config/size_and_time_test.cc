@@ -47,7 +47,8 @@ TEST(ParseDuration, RefusesInGosWords) {
   EXPECT_EQ(error_of(""), "time: invalid duration \"\"");
   EXPECT_EQ(error_of("3"), "time: missing unit in duration \"3\"");
   EXPECT_EQ(error_of("3x"), "time: unknown unit \"x\" in duration \"3x\"");
-  for (const char* text : {"-", "s", ".", "-.", ".s", "+.s", "9223372036854775808ns", "-9223372036854775809ns", "3000000h", "1s ."}) {
+  for (const char* text :
+       {"-", "s", ".", "-.", ".s", "+.s", "9223372036854775808ns", "-9223372036854775809ns", "3000000h", "1s ."}) {
     EXPECT_NE(error_of(text), "") << text;
   }
 }
