@@ -73,8 +73,8 @@ TEST(ClientSession, InputBehindABcryptConnectWaits) {
   config::Options options;
   options.authorization.token = "$2a$04$LOMCrUwStLWZLkSyu8KpYeXMaz9B3tIkpW/q.j9gZHHDGPZ.3VVnW";  // not "x": must be refused
   Machine machine(1, options);
-  Client& client = machine.connect(0, R"({"verbose":false,"auth_token":"x"})");
-  client.send("PING\r\n");
+  Client& client = machine.connect(0, "");
+  client.send("CONNECT {\"verbose\":false,\"auth_token\":\"x\"}\r\nPING\r\n");
   machine.turn(0);
   machine.turn(0);
   EXPECT_EQ(client.take(), "-ERR 'Authorization Violation'\r\n");

@@ -19,7 +19,7 @@ class MatchCacheTest : public testing::Test {
   uint64_t hash(std::string_view subject) const { return hash_(subject); }
   const Match* find(std::string_view subject) { return cache_.find(hash(subject), subject, stamps_of()); }
   void store(std::string_view subject, const Match& match, uint8_t bucket = 0) {
-    cache_.store(hash(subject), subject, bucket, match, true, stamps_of());
+    cache_.store(hash(subject), subject, bucket, match, MatchCache::Copy::kLists, stamps_of());
   }
   Match match_of(size_t count) {
     plain_.assign(count, &sub_);
@@ -44,6 +44,25 @@ TEST_F(MatchCacheTest, GivesBackACopy) {
   EXPECT_EQ(found->shards, 5u);
   EXPECT_EQ(cache_.size(), 1u);
   EXPECT_EQ(find("b"), nullptr);
+}
+
+TEST_F(MatchCacheTest, CopiesMembersWhenAsked) {
+  std::vector<Subscription*> members(5, &sub_);
+  std::vector<ShardWeight> weights{{1, 2}, {3, 4}};
+  std::vector<QueueGroup> groups{{77, members, weights, 6}, {78, {}, {}, 0}};
+  const Match match{.plain = {}, .groups = groups, .shards = 0};
+  cache_.store(hash("a"), "a", 0, match, MatchCache::Copy::kMembers, stamps_of());
+  members.assign(5, nullptr);
+  weights.assign(2, {0, 0});
+  groups.clear();
+  const Match* found = find("a");
+  ASSERT_NE(found, nullptr);
+  ASSERT_EQ(found->groups.size(), 2u);
+  EXPECT_EQ(found->groups[0].id, 77u);
+  ASSERT_EQ(found->groups[0].local.size(), 5u);
+  EXPECT_EQ(found->groups[0].local[4], &sub_);
+  EXPECT_EQ(found->groups[0].remote[1].shard, 3u);
+  EXPECT_TRUE(found->groups[1].local.empty());
 }
 
 TEST_F(MatchCacheTest, ComparesTheSubjectNotOnlyTheHash) {

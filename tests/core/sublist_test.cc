@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -203,6 +204,19 @@ TEST(Sublist, OneNameOnOverlappingSubjectsIsOneGroup) {
     EXPECT_EQ(q.remote_weight, 7u);
     EXPECT_EQ(q.remote.size(), 2u);
   }
+  EXPECT_EQ(index.list.stats().num_cache, 1u);
+  // A member that comes or goes shows at once, in whichever of the subjects.
+  Subscription* c = index.add("*.b", "q");
+  const auto members = [&] {
+    size_t most = 0;
+    for (const QueueGroup& group : index.list.match("a.b").groups) most = std::max(most, group.local.size());
+    return most;
+  };
+  for (int again = 0; again < 3; ++again) EXPECT_EQ(members(), 3u);
+  index.drop(a);
+  for (int again = 0; again < 3; ++again) EXPECT_EQ(members(), 2u);
+  index.drop(c);
+  EXPECT_EQ(members(), 1u);
 }
 
 TEST(Sublist, RemoteInterest) {
