@@ -3,7 +3,7 @@
 //   sublist_bench --benchmark_filter='/1000000'      without the 10 M runs, which want 2 GB
 //
 // "cold" walks the subjects in random order, so that each match finds its slot and entry out of the caches; `prepared` does the same with
-// prepare() called for the message after next, as a parser does that has a batch in front of it. The time includes reading the
+// prepare() and prefetch() called some messages ahead, as a parser can that has a batch in front of it. The time includes reading the
 // subscription found, as a delivery would.
 
 #include <benchmark/benchmark.h>
@@ -138,15 +138,27 @@ void cold(benchmark::State& state, bool mixed, bool prepared) {
   for (const uint32_t each : data.order) texts += data.subject(each);
   const auto mask = static_cast<uint32_t>(data.order.size()) - 1;
   const auto text = [&](uint32_t i) { return std::string_view(texts.data() + size_t{i & mask} * 22, 22); };
-  (void)prepared;
   uint32_t i = 0;
-  for (auto _ : state) look_at(data.index.match(text(i++)));
+  if (!prepared) {
+    for (auto _ : state) look_at(data.index.match(text(i++)));
+  } else {
+    // Eight messages ahead the slot, four ahead the entry.
+    uint64_t hashes[8];
+    for (uint32_t n = 0; n < 8; n++) hashes[n] = data.index.prepare(text(n));
+    for (auto _ : state) {
+      const uint64_t hash = hashes[i & 7];
+      hashes[i & 7] = data.index.prepare(text(i + 8));
+      data.index.prefetch(hashes[(i + 4) & 7]);
+      look_at(data.index.match(text(i++), hash));
+    }
+  }
   report(state, data);
 }
 
 void BM_hot_literals(benchmark::State& state) { walk(state, false, 16); }
 void BM_4096_subjects(benchmark::State& state) { walk(state, false, 4096); }
 void BM_cold_literals(benchmark::State& state) { cold(state, false, false); }
+void BM_cold_literals_prepared(benchmark::State& state) { cold(state, false, true); }
 void BM_hot_mixed(benchmark::State& state) { walk(state, true, 16); }
 void BM_4096_mixed(benchmark::State& state) { walk(state, true, 4096); }
 void BM_cold_mixed(benchmark::State& state) { cold(state, true, false); }
@@ -194,6 +206,22 @@ void BM_no_interest(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(index.match("orders.new.berlin.17"));
 }
 
+// 4096 subjects, each with one subscriber, nothing else.
+void BM_4096_of_4096(benchmark::State& state) {
+  Sublist index(kKey, 0, 1);
+  std::vector<std::unique_ptr<Subscription>> subs;
+  std::string texts;
+  for (uint32_t i = 0; i < 4096; i++) {
+    subs.push_back(std::make_unique<Subscription>(nullptr, "1"));
+    index.insert(*subs.back(), subject_at(i), {});
+  }
+  std::mt19937_64 random(1);
+  for (uint32_t i = 0; i < 4096; i++) texts += subject_at(random() % 4096);
+  uint32_t i = 0;
+  for (auto _ : state) look_at(index.match({texts.data() + (i++ & 4095) * 22, 22}));
+  for (auto& sub : subs) index.remove(*sub);
+}
+
 // One subscriber of `orders.>`, 4096 subjects.
 void BM_pattern_only_4096(benchmark::State& state) {
   Sublist index(kKey, 0, 1);
@@ -208,21 +236,24 @@ void BM_pattern_only_4096(benchmark::State& state) {
 
 }  // namespace
 
-#define AT_BOTH_SIZES(name) BENCHMARK(name)->Arg(1000000)
-AT_BOTH_SIZES(BM_hot_literals);
-AT_BOTH_SIZES(BM_4096_subjects);
-AT_BOTH_SIZES(BM_cold_literals);
-AT_BOTH_SIZES(BM_churn_literals);
-AT_BOTH_SIZES(BM_churn_cold);
-AT_BOTH_SIZES(BM_hot_mixed);
-AT_BOTH_SIZES(BM_4096_mixed);
-AT_BOTH_SIZES(BM_cold_mixed);
-AT_BOTH_SIZES(BM_churn_mixed);
+#define MILLION(name) BENCHMARK(name)->Arg(1000000)
+MILLION(BM_hot_literals);
+MILLION(BM_4096_subjects);
+MILLION(BM_cold_literals);
+MILLION(BM_cold_literals_prepared);
+MILLION(BM_churn_literals);
+MILLION(BM_churn_cold);
+MILLION(BM_hot_mixed);
+MILLION(BM_4096_mixed);
+MILLION(BM_cold_mixed);
+MILLION(BM_churn_mixed);
 BENCHMARK(BM_hot_literals)->Arg(10000000);
 BENCHMARK(BM_cold_literals)->Arg(10000000);
+BENCHMARK(BM_cold_literals_prepared)->Arg(10000000);
 BENCHMARK(BM_churn_cold)->Arg(10000000);
 BENCHMARK(BM_cold_mixed)->Arg(10000000);
 BENCHMARK(BM_no_interest);
+BENCHMARK(BM_4096_of_4096);
 BENCHMARK(BM_pattern_only_4096);
 
 BENCHMARK_MAIN();

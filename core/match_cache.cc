@@ -8,23 +8,41 @@
 
 namespace peregrine::core {
 
-size_t MatchCache::Block::bytes_for(std::string_view subject, const Match& match, bool copy) {
+namespace {
+
+// Copies a span's elements to `at`, steps `at` behind them, and returns the copy.
+template <class T>
+std::span<T> put(char*& at, std::span<const T> from) {
+  T* const to = reinterpret_cast<T*>(at);
+  std::uninitialized_copy(from.begin(), from.end(), to);
+  at += from.size_bytes();
+  return {to, from.size()};
+}
+
+}  // namespace
+
+size_t MatchCache::Block::bytes_for(std::string_view subject, const Match& match, Copy copy) {
   size_t bytes = sizeof(Block) + subject.size();
-  if (copy) bytes += match.groups.size_bytes() + match.plain.size_bytes();
+  if (copy != Copy::kNothing) bytes += match.groups.size_bytes() + match.plain.size_bytes();
+  if (copy == Copy::kMembers) {
+    for (const QueueGroup& group : match.groups) bytes += group.local.size_bytes() + group.remote.size_bytes();
+  }
   return bytes;
 }
 
-MatchCache::Block* MatchCache::Block::make(std::string_view subject, const Match& match, bool copy, size_t bytes) {
+MatchCache::Block* MatchCache::Block::make(std::string_view subject, const Match& match, Copy copy, size_t bytes) {
   void* memory = std::malloc(bytes);
   if (memory == nullptr) throw std::bad_alloc();
   auto* block = new (memory) Block{match, static_cast<uint32_t>(bytes), static_cast<uint32_t>(subject.size())};
-  if (copy) {
-    auto* groups = reinterpret_cast<QueueGroup*>(block + 1);
-    std::uninitialized_copy(match.groups.begin(), match.groups.end(), groups);
-    auto* plain = reinterpret_cast<Subscription**>(groups + match.groups.size());
-    std::copy(match.plain.begin(), match.plain.end(), plain);
-    block->match.groups = {groups, match.groups.size()};
-    block->match.plain = {plain, match.plain.size()};
+  if (copy != Copy::kNothing) {
+    char* at = reinterpret_cast<char*>(block + 1);
+    const std::span<QueueGroup> groups = put(at, match.groups);
+    block->match.groups = groups;
+    block->match.plain = put(at, match.plain);
+    for (QueueGroup& group : copy == Copy::kMembers ? groups : std::span<QueueGroup>()) {
+      group.local = put(at, group.local);
+      group.remote = put(at, group.remote);
+    }
   }
   std::memcpy(const_cast<char*>(block->subject_data()), subject.data(), subject.size());
   return block;

@@ -53,9 +53,15 @@ class MatchCache {
   // True at the second miss of a subject: store() is worth it.
   bool admit(uint64_t hash);
 
-  // Copies subject, spans and all when `copy`; else the spans themselves, which must stay put while the stamp stands.
+  // How much of a match must be copied, because it lies in memory of the moment; the rest must stay put while the stamp stands.
+  enum class Copy : uint8_t {
+    kNothing,  // all of it belongs to one entry
+    kLists,    // the lists of subscriptions and groups, put together from several entries
+    kMembers,  // also the members and weights of the groups
+  };
+
   template <class Stamps>
-  void store(uint64_t hash, std::string_view subject, uint8_t bucket, const Match& match, bool copy, Stamps&& stamps) {
+  void store(uint64_t hash, std::string_view subject, uint8_t bucket, const Match& match, Copy copy, Stamps&& stamps) {
     const size_t bytes = Block::bytes_for(subject, match, copy);
     if (bytes > kMaxMatchBytes) return;
     Slot* slot = make_room(hash, [&](const Slot& old) { return old.stamp != stamps(old.bucket); }, bytes);
@@ -76,14 +82,14 @@ class MatchCache {
   static constexpr size_t kDoorBits = size_t{1} << 17;
   static constexpr size_t kDoorFull = kDoorBits / 8;
 
-  // One allocation: this, then the copied groups and subscriptions, then the subject.
+  // One allocation: this, then what was copied, then the subject.
   struct Block {
     Match match;
     uint32_t bytes;
     uint32_t subject_size;
 
-    static size_t bytes_for(std::string_view subject, const Match& match, bool copy);
-    static Block* make(std::string_view subject, const Match& match, bool copy, size_t bytes);
+    static size_t bytes_for(std::string_view subject, const Match& match, Copy copy);
+    static Block* make(std::string_view subject, const Match& match, Copy copy, size_t bytes);
     const char* subject_data() const { return reinterpret_cast<const char*>(this) + bytes - subject_size; }
     bool subject_is(std::string_view other) const { return subject_size == other.size() && same_bytes(subject_data(), other.data(), other.size()); }
   };

@@ -399,7 +399,7 @@ Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* litera
   found_.clear();
   patterns.collect(subject, found_);
   Match match;
-  bool assembled = false;
+  auto copy = MatchCache::Copy::kNothing;
   if (literal != nullptr && found_.empty()) {
     literal->alone = patterns.created(literal->bucket);
     match = match_of(*literal);
@@ -418,21 +418,17 @@ Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* litera
         groups_.insert(groups_.end(), part.groups.begin(), part.groups.end());
         match.shards |= part.shards;
       }
-      const bool merged = merge_groups();
+      // A group put together from several subjects lies in our scratch memory with all its members.
+      copy = merge_groups() ? MatchCache::Copy::kMembers : MatchCache::Copy::kLists;
       match.plain = plain_;
       match.groups = groups_;
-      if (merged) {  // spans into our scratch memory, which the cache could not keep; rare enough to be put together anew
-        match.shards |= shards;
-        return match;
-      }
-      assembled = true;
     }
     match.shards |= shards;
   }
   MatchCache& cache = active_->cache;
   if (cache.admit(hash)) {
     const auto stamps = [&](uint8_t bucket) { return patterns.changed(bucket); };
-    cache.store(hash, subject, patterns.bucket_of(subject), match, assembled, stamps);
+    cache.store(hash, subject, patterns.bucket_of(subject), match, copy, stamps);
   }
   return match;
 }

@@ -8,9 +8,9 @@
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
 // Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays valid
-// until the next call of a non-const member. A group is all members of one
-// queue name among the subscriptions a message matches, whatever their subjects: `foo q` and `foo.> q` are one group for a message on
-// foo.a that reaches both (nats-server's addNodeToResults). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
+// until the next call of a non-const member. A group is all members of one queue name among the subscriptions a message
+// matches, whatever their subjects: `foo.a q` and `foo.> q` are one group for a message on foo.a, which reaches both (as in
+// nats-server). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
 #pragma once
 
 #include <cstdint>
@@ -162,8 +162,8 @@ class Sublist {
 
   static Match match_of(const Entry& entry);
   Match match_hashed(std::string_view subject, uint64_t hash);
-  bool merge_groups();
   Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
+  bool merge_groups();
   Match counted(const Match& match);
 
   template <class Visit>
