@@ -196,9 +196,21 @@ ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, 
   const Verb* verb = find_verb({head_bytes.data(), head_size}, complete);
   if (verb == nullptr) return ParseStatus::kUnknown;
   if (complete && verb->arguments) {
-    // Only what follows the verb and its blanks counts against the limit.
-    const size_t line_size = partial_.size() + here;
-    if (line_size > verb->name.size() + 2 + size_t{limits.max_control_line}) return ParseStatus::kControlLine;
+    // Only the arguments count against the limit, not the blanks before them; those are not even kept.
+    const size_t verb_here = partial_.size() < verb->name.size() ? verb->name.size() - partial_.size() : 0;
+    const bool begun = partial_.find_first_not_of(" \t", verb->name.size()) != std::string::npos;
+    size_t blanks = 0;
+    if (!begun) {
+      while (verb_here + blanks < here && is_blank(in[verb_here + blanks])) ++blanks;
+    }
+    const size_t kept = begun ? partial_.size() - partial_.find_first_not_of(" \t", verb->name.size()) : 0;
+    if (kept + here - verb_here - blanks > size_t{limits.max_control_line} + 1) return ParseStatus::kControlLine;  // 1: a CR
+    const bool have_blank = partial_.size() > verb->name.size();
+    if (blanks > 1 || (blanks == 1 && have_blank)) {
+      if (!have_blank) partial_.append(in.substr(0, verb_here + 1));
+      in.remove_prefix(verb_here + blanks);
+      return in.empty() ? ParseStatus::kMore : slow_line(in, limits, operation);
+    }
   }
   if (lf == nullptr) {
     if (complete && !verb->arguments) {
