@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "config/mapping.h"
 #include "config/rows.h"
 
 namespace peregrine::config {
@@ -295,7 +296,9 @@ bool read_weight(Binder& binder, const Value& value, int& out) {
     if (const Result<std::int64_t> number = parse_integer(digits)) weight = *number;
   }
   if (weight < 0 || weight > 100) {
-    binder.error(value.position, fmt::format("Invalid weight \"{}\" for mapping destination", value.text));
+    const bool quoted = value.kind == Value::Kind::kString;
+    binder.error(value.position,
+                 fmt::format("Invalid weight {0}{1}{0} for mapping destination", quoted ? "\"" : "", value.text));
     return false;
   }
   out = static_cast<int>(weight);
@@ -355,6 +358,13 @@ void read_mappings(Binder& binder, const Value& value, std::vector<Mapping>& out
       MappingDestination destination;
       if (!read_destination(binder, member.value, destination)) continue;
       mapping.destinations.push_back(std::move(destination));
+    }
+    if (const std::optional<std::string> wrong = check_mapping(mapping)) {
+      const std::string to =
+          member.value.kind == Value::Kind::kString ? fmt::format(" to \"{}\"", member.value.text) : "";
+      binder.error(member.value.position,
+                   fmt::format("Error adding mapping for \"{}\"{} : {}", member.key, to, *wrong));
+      continue;
     }
     out.push_back(std::move(mapping));
   }

@@ -434,8 +434,7 @@ Section make_options_section() {
           custom<S>("accounts", "map of accounts", "{}", "isolated subject spaces", read_accounts).later(),
           custom<S>(
               "mappings|maps", "map of subjects", "{}", "subject rewriting in the global account",
-              [](Binder& binder, S& target, const Value& value) { read_mappings(binder, value, target.mappings); })
-              .later(),
+              [](Binder& binder, S& target, const Value& value) { read_mappings(binder, value, target.mappings); }),
           // $SYS is what there is without accounts, and its absence is what there is without its services, so both
           // texts ask for nothing.
           text<S>("system_account|system", &S::system_account, "$SYS", "account of the $SYS services")

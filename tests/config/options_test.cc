@@ -289,7 +289,6 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
       {"resolver_preload: {A: b}", "resolver_preload"},
       {"trusted: a", "trusted_keys"},
       {"default_sentinel: a", "default_sentinel"},
-      {"mappings: {a: b}", "mappings"},
       {"ocsp: true", "ocsp"},
       {"ocsp_cache: true", "ocsp_cache"},
       {"proxy_protocol: true", "proxy_protocol"},
@@ -314,6 +313,17 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
     EXPECT_EQ(errors(text).substr(0, 12), "main.conf:1:") << text;
     all(text);
   }
+}
+
+TEST(Mappings, MistakesHaveAPlace) {
+  EXPECT_EQ(errors("mappings {\n a: b\n \"c.*\": \"d.$2\"\n}"),
+            "main.conf:3:9: Error adding mapping for \"c.*\" to \"d.$2\" : invalid mapping destination: wildcard index "
+            "out of range in $2: [2]");
+  EXPECT_EQ(errors("mappings { a: [{dest: b, weight: 60}, {dest: c, weight: 60}] }"),
+            "main.conf:1:16: Error adding mapping for \"a\" : total weight needs to be <= 100");
+  EXPECT_EQ(errors("maps { a: {dest: b, weight: 101} }"),
+            "main.conf:1:30: Invalid weight 101 for mapping destination");
+  EXPECT_EQ(errors("mappings { \"a.*\": \"b.{{wildcard(1)}}\", c: {destination: d, weight: \"10%\"} }"), "");
 }
 
 TEST(Unsupported, WhatAsksForNothingIsAccepted) {
