@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "core/snapshot.h"
+#include "core/subject_transform.h"
 #include "core/sublist.h"
 
 namespace peregrine::core {
@@ -22,6 +24,7 @@ class Account {
   const std::string name;
   const uint32_t number;
   Sublist sublist;
+  std::unique_ptr<SubjectMappings> mappings;  // of what its clients publish; null = none
   Traffic traffic;                // of its clients on this shard
   uint64_t connections = 0;
   uint64_t total_connections = 0;

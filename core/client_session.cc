@@ -379,12 +379,22 @@ const std::string& ClientSession::user() const {
 // ---------------------------------------------------------------------------------------------------- messages
 
 void ClientSession::on_pub(const Operation& operation) {
+  std::string_view subject = operation.subject;
+  bool mapped = false;
+  // Mapped before anything is judged: permissions speak of the subject it becomes.
+  if (account->mappings != nullptr) [[unlikely]] {
+    if (const std::optional<std::string_view> to = account->mappings->map(subject, shard.random())) {
+      subject = *to;
+      mapped = true;
+    }
+  }
   if (shard.tracing()) [[unlikely]] {
     std::string line(operation.kind == Operation::Kind::kHpub ? "HPUB " : "PUB ");
     line.append(operation.subject).push_back(' ');
     if (!operation.reply.empty()) line.append(operation.reply).push_back(' ');
     if (operation.kind == Operation::Kind::kHpub) line += std::to_string(operation.header_size) + " ";
     shard.trace(*this, "<<-", line + std::to_string(operation.payload.size()));
+    if (mapped) shard.trace(*this, "<<-", fmt::format("MAPPING {} -> {}", operation.subject, subject));
     trace_payload(operation.payload);
   }
   if (pedantic_ && !is_valid_publish_subject(operation.subject)) refuse(error_text::kInvalidPublishSubject);
@@ -393,15 +403,15 @@ void ClientSession::on_pub(const Operation& operation) {
   ++account->traffic.in_msgs;
   account->traffic.in_bytes += operation.payload.size();
 
-  const char first = operation.subject.front();
-  if (first == '_' && operation.subject.starts_with(kGatewayReply)) [[unlikely]] {
-    return permission_violation("Publish", operation.subject, {});
+  const char first = subject.empty() ? '\0' : subject.front();  // empty: a mapping wants it lost
+  if (first == '_' && subject.starts_with(kGatewayReply)) [[unlikely]] {
+    return permission_violation("Publish", subject, {});
   }
-  if (permissions != nullptr && !permissions->may_publish(operation.subject, shard.now_ns())) [[unlikely]] {
-    return permission_violation("Publish", operation.subject, {});
+  if (permissions != nullptr && !permissions->may_publish(subject, shard.now_ns())) [[unlikely]] {
+    return permission_violation("Publish", subject, {});
   }
-  if (first == '$' && (operation.subject.starts_with(kRaft) || operation.subject.starts_with(kOldGatewayReply))) [[unlikely]] {
-    return permission_violation("Publish", operation.subject, {});
+  if (first == '$' && (subject.starts_with(kRaft) || subject.starts_with(kOldGatewayReply))) [[unlikely]] {
+    return permission_violation("Publish", subject, {});
   }
   if (!operation.reply.empty() && (operation.reply[0] == '_' || operation.reply[0] == '$') &&
       is_reserved_reply(operation.reply)) [[unlikely]] {
@@ -412,23 +422,22 @@ void ClientSession::on_pub(const Operation& operation) {
   if (verbose_) answer(kOk);
 
   Message message;
-  message.subject = operation.subject;
+  message.subject = subject;
   message.reply = operation.reply;
   message.payload = operation.payload;
   message.header_size = operation.header_size;
   message.from = this;
-  const bool taken = shard.delivery().publish(*account, message);
-  if (!taken && no_responders && !operation.reply.empty()) send_no_responders(operation);
+  const bool taken = !subject.empty() && shard.delivery().publish(*account, message);
+  if (!taken && no_responders && !operation.reply.empty()) send_no_responders(subject, operation.reply);
 }
 
 // Nobody is there: the requester is told at once, on its own subscription of the reply subject.
-void ClientSession::send_no_responders(const Operation& operation) {
-  const Match match = account->sublist.match(operation.reply);
+void ClientSession::send_no_responders(std::string_view subject, std::string_view reply) {
+  const Match match = account->sublist.match(reply);
   for (Subscription* sub : match.plain) {
     if (sub->session != this || sub->closed) continue;
-    const size_t size = 32 + operation.subject.size();
-    send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", operation.reply, sub->sid(), size, size,
-                     operation.subject));
+    const size_t size = 32 + subject.size();
+    send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", reply, sub->sid(), size, size, subject));
     return;
   }
 }

@@ -31,6 +31,8 @@ class ClientSession final : public Session {
   std::string label() const override;
 
   void announce_info();
+  // Nobody takes the request: a 503 on the requester's own subscription of the reply subject.
+  void send_no_responders(std::string_view subject, std::string_view reply);
   void erase_sid(Subscription& sub);
   template <class Visit>
   void for_each_subscription(Visit&& visit) const { sids_.for_each(visit); }
@@ -54,7 +56,6 @@ class ClientSession final : public Session {
   void fail(ParseStatus status, std::string_view rest);
   void auth_violation(std::string_view user);
   void permission_violation(std::string_view what, std::string_view subject, std::string_view queue);
-  void send_no_responders(const Operation& operation);
   void answer(std::string_view line);
   void refuse(std::string_view text);
   void set_label();

@@ -40,6 +40,9 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
       sid_hash_(server.hash_key.k0, server.hash_key.k1, index + 1),
       delivery_(*this) {
   accounts_.push_back(std::make_unique<Account>("$G", kGlobalAccount, server.hash_key, index));
+  if (const auto& mappings = server.options.mappings; !mappings.empty()) {
+    accounts_[kGlobalAccount]->mappings = std::make_unique<SubjectMappings>(mappings, server.options.cluster.name);
+  }
   peers_.resize(shard_count);
   for (uint32_t peer = 0; peer < shard_count; ++peer) {
     if (peer == index) continue;
