@@ -536,6 +536,9 @@ def main():
     if options.list:
         print("\n".join(name for *_, name in names))
         return 0
+    server = os.path.abspath(options.server)
+    if not os.access(server, os.X_OK):
+        parser.error(f"{server} is not an executable")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}", flush=True)
     args = ["--shards", str(options.shards)] + (["--backend", options.backend] if options.backend else [])
@@ -547,7 +550,7 @@ def main():
         if not cases:
             continue
         overflowed = 0
-        with Broker(options.server, f"ring_bytes: {ring}\n" if ring else "", args) as broker:
+        with Broker(server, f"ring_bytes: {ring}\n" if ring else "", args) as broker:
             for case, name in cases:
                 reasons, note, count = run_case(case, broker, seed, seconds)
                 overflowed += count
