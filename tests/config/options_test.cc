@@ -317,12 +317,12 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
 
 TEST(Mappings, MistakesHaveAPlace) {
   EXPECT_EQ(errors("mappings {\n a: b\n \"c.*\": \"d.$2\"\n}"),
-            "main.conf:3:9: Error adding mapping for \"c.*\" to \"d.$2\" : invalid mapping destination: wildcard index "
+            "main.conf:3:2: Error adding mapping for \"c.*\" to \"d.$2\" : invalid mapping destination: wildcard index "
             "out of range in $2: [2]");
   EXPECT_EQ(errors("mappings { a: [{dest: b, weight: 60}, {dest: c, weight: 60}] }"),
-            "main.conf:1:16: Error adding mapping for \"a\" : total weight needs to be <= 100");
+            "main.conf:1:12: Error adding mapping for \"a\" : total weight needs to be <= 100");
   EXPECT_EQ(errors("maps { a: {dest: b, weight: 101} }"),
-            "main.conf:1:30: Invalid weight 101 for mapping destination");
+            "main.conf:1:21: Invalid weight 101 for mapping destination");
   EXPECT_EQ(errors("mappings { \"a.*\": \"b.{{wildcard(1)}}\", c: {destination: d, weight: \"10%\"} }"), "");
 }
 
