@@ -455,6 +455,7 @@ void ClientSession::on_sub(const Operation& operation) {
                                                       : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
   }
   const auto& options = shard.server().options;
+  if (operation.sid.size() > Subscription::kMaxSid) return fail(ParseStatus::kBadArguments, operation.sid);
   if ((permissions != nullptr && !permissions->permissions->can_subscribe(operation.subject, operation.queue)) ||
       operation.queue == kSystemQueue) {
     return permission_violation("Subscription", operation.subject, operation.queue);

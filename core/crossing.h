@@ -6,16 +6,24 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "core/buffer.h"
 
 namespace peregrine::core {
 
+// Writes `from` to `to` and steps over it.
+inline char* put(char* to, std::string_view from) {
+  if (!from.empty()) std::memcpy(to, from.data(), from.size());
+  return to + from.size();
+}
+
 enum class CrossingType : uint8_t {
   kInterest,  // interest ring
   kDelivery,  // delivery ring, as are the following
   kRelease,
+  kNobody,
   kHeap,
 };
 
@@ -45,6 +53,7 @@ struct DeliveryRecord {
   uint32_t header_size;
   uint32_t payload_size;
   uint32_t home;            // shard that owns `shared`
+  uint64_t asker;           // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
   SharedBytes* shared;      // null = the payload is inline
 
   uint32_t size() const {
@@ -56,6 +65,16 @@ struct DeliveryRecord {
 struct ReleaseRecord {
   CrossingType type = CrossingType::kRelease;
   SharedBytes* origin;
+};
+
+// The only shard that had interest in a request found nobody to give it to: its requester is owed a 503. Subject and reply follow.
+struct NobodyRecord {
+  CrossingType type = CrossingType::kNobody;
+  uint32_t subject_size;
+  uint32_t reply_size;
+  uint64_t asker;
+
+  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + reply_size; }
 };
 
 struct HeapRecord {

@@ -17,12 +17,6 @@ void append_number(std::string& to, uint64_t number) {
   to.append(digits, end);
 }
 
-// Small pieces, of which most are under 32 bytes: cheaper than a call to memcpy of unknown size.
-char* put(char* to, std::string_view from) {
-  std::memcpy(to, from.data(), from.size());
-  return to + from.size();
-}
-
 }  // namespace
 
 Delivery::Delivery(Shard& shard)
@@ -57,10 +51,14 @@ bool Delivery::publish(Account& account, const Message& message) {
     }
   }
   if (targets != 0) {
+    // Interest elsewhere may turn out to be nobody (denied, or gone meanwhile). Where one shard alone decides it is asked to say so.
+    const bool ask = !taken && (targets & (targets - 1)) == 0 && message.from != nullptr && message.from->no_responders &&
+                     !message.reply.empty();
+    const uint64_t asker = ask ? message.from->cid : 0;
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
-      cross(target, account, message, (match.shards >> target & 1) != 0, 0, message.from);
+      cross(target, account, message, (match.shards >> target & 1) != 0, 0, message.from, asker);
     }
   }
   finish(account);
@@ -183,7 +181,8 @@ uint32_t Delivery::pick_shard(const QueueGroup& group) {
   return group.remote.back().shard;
 }
 
-void Delivery::cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause) {
+void Delivery::cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause,
+                     uint64_t asker) {
   DeliveryRecord record;
   record.plain = plain;
   record.hops = hops;
@@ -195,6 +194,7 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   record.header_size = message.header_size;
   record.payload_size = static_cast<uint32_t>(message.payload.size());
   record.home = shard_.index();
+  record.asker = asker;
   record.shared = nullptr;
   if (message.payload.size() > inline_payload_) {
     if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
@@ -220,7 +220,7 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   shard_.end_delivery(target);
 }
 
-void Delivery::on_record(uint32_t, const char* bytes, uint32_t) {
+void Delivery::on_record(uint32_t from, const char* bytes) {
   DeliveryRecord record;
   std::memcpy(&record, bytes, sizeof(record));
   const char* groups = bytes + sizeof(record);
@@ -241,15 +241,19 @@ void Delivery::on_record(uint32_t, const char* bytes, uint32_t) {
   plain_encoding_.ready = header_encoding_.ready = false;
   const Match match = account.sublist.match(message.subject);
   fan_out_ = match.plain.size() + record.picks;
+  bool taken = false;
   if (record.plain) {
-    for (Subscription* sub : match.plain) deliver_to(*sub, message, account);
+    for (Subscription* sub : match.plain) taken |= deliver_to(*sub, message, account);
   }
   picks_.clear();
   for (uint32_t i = 0; i < record.picks; ++i) {
     uint64_t id;
     std::memcpy(&id, groups + size_t{i} * 8, sizeof(id));
     const QueueGroup* group = account.sublist.find_group(message.subject, id);
-    if (group != nullptr && deliver_to_group(*group, message, account)) continue;
+    if (group != nullptr && deliver_to_group(*group, message, account)) {
+      taken = true;
+      continue;
+    }
     // The member has gone while the record travelled: pick again, from what is known here.
     if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops || record.hops >= shard_.shard_count() ||
         !shard_.rules.repick) {
@@ -264,10 +268,23 @@ void Delivery::on_record(uint32_t, const char* bytes, uint32_t) {
     for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
     for (; targets != 0; targets &= targets - 1) {
       cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, false, static_cast<uint8_t>(record.hops + 1),
-            nullptr);
+            nullptr, 0);
     }
+  } else if (!taken && record.asker != 0) {
+    tell_nobody(from, record.asker, message);
   }
   finish(account);
+}
+
+void Delivery::tell_nobody(uint32_t target, uint64_t asker, const Message& message) {
+  NobodyRecord record;
+  record.subject_size = static_cast<uint32_t>(message.subject.size());
+  record.reply_size = static_cast<uint32_t>(message.reply.size());
+  record.asker = asker;
+  char* at = shard_.begin_delivery(target, record.size(), nullptr);
+  std::memcpy(at, &record, sizeof(record));
+  put(put(at + sizeof(record), message.subject), message.reply);
+  shard_.end_delivery(target);
 }
 
 // Counts this delivery against the allowance of UNSUB max; true when it was the last one.

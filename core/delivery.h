@@ -39,7 +39,7 @@ class Delivery {
   bool publish(Account& account, const Message& message);
 
   // A record of type kDelivery from shard `from`.
-  void on_record(uint32_t from, const char* bytes, uint32_t size);
+  void on_record(uint32_t from, const char* bytes);
 
   uint64_t repicks() const { return repicks_; }
   uint64_t vanished() const { return vanished_; }
@@ -60,7 +60,8 @@ class Delivery {
   bool deliver_to(Subscription& sub, const Message& message, Account& account);
   bool deliver_to_group(const QueueGroup& group, const Message& message, Account& account);
   uint32_t pick_shard(const QueueGroup& group);
-  void cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause);
+  void cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause, uint64_t asker);
+  void tell_nobody(uint32_t target, uint64_t asker, const Message& message);
   const Encoding& encoding(const Message& message, bool with_headers);
   void count_out(Account& account);
   void finish(Account& account);

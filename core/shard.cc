@@ -135,7 +135,7 @@ bool Shard::drain_deliveries() {
       any = true;
       ++ring_counters_.records_in;
       ring_counters_.bytes_in += size;
-      on_delivery(from, bytes, size);
+      on_delivery(from, bytes);
       ring.pop(size);
     }
     if (any) ring.finish();
@@ -144,10 +144,10 @@ bool Shard::drain_deliveries() {
   return all;
 }
 
-void Shard::on_delivery(uint32_t from, const char* bytes, uint32_t size) {
+void Shard::on_delivery(uint32_t from, const char* bytes) {
   switch (static_cast<CrossingType>(bytes[0])) {
     case CrossingType::kDelivery:
-      delivery_.on_record(from, bytes, size);
+      delivery_.on_record(from, bytes);
       break;
     case CrossingType::kRelease: {
       ReleaseRecord record;
@@ -155,10 +155,18 @@ void Shard::on_delivery(uint32_t from, const char* bytes, uint32_t size) {
       pool_.drop(record.origin);
       break;
     }
+    case CrossingType::kNobody: {
+      NobodyRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      const std::string_view subject(bytes + sizeof(record), record.subject_size);
+      auto* asker = static_cast<ClientSession*>(find(record.asker));
+      if (asker != nullptr && !asker->closing()) asker->send_no_responders(subject, {subject.end(), record.reply_size});
+      break;
+    }
     case CrossingType::kHeap: {
       HeapRecord record;
       std::memcpy(&record, bytes, sizeof(record));
-      on_delivery(from, record.bytes, record.record_size);
+      on_delivery(from, record.bytes);
       std::free(record.bytes);
       break;
     }
@@ -278,7 +286,7 @@ bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
     std::memcpy(&size, list.data() + head, sizeof(size));
     char* to = ring.reserve(size);
     if (to == nullptr) {
-      if (head > 1 << 20) {
+      if (head > 1 << 20 && head * 2 > list.size()) {
         list.erase(0, head);
         head = 0;
       }
@@ -297,11 +305,10 @@ bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
 
 }  // namespace
 
-void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue) {
+void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue, Session& cause) {
   const auto fill = [&](char* to) {
     std::memcpy(to, &record, sizeof(record));
-    std::memcpy(to + sizeof(record), subject.data(), subject.size());
-    std::memcpy(to + sizeof(record) + subject.size(), queue.data(), queue.size());
+    put(put(to + sizeof(record), subject), queue);
   };
   for (Peer& peer : peers_) {
     if (peer.out == nullptr) continue;
@@ -325,6 +332,7 @@ void Shard::tell_interest(const InterestRecord& record, std::string_view subject
       to = append_record(peer.interest_overflow, size);
       interest_stuck_ = true;
       ++ring_counters_.overflows;
+      hold_for_rings(cause);
     }
     if (by_heap) {
       std::memcpy(to, &heap, sizeof(heap));
@@ -363,10 +371,7 @@ char* Shard::begin_delivery(uint32_t target, uint32_t size, Session* cause) {
   } else {
     to = write_delivery(peer, size);
   }
-  if (peer.delivery_in_overflow && cause != nullptr && rules.hold_stuck_output && !cause->held_by(kHoldRing)) {
-    cause->hold(kHoldRing);
-    ring_held_.push_back(cause);
-  }
+  if (peer.delivery_in_overflow && cause != nullptr) hold_for_rings(*cause);
   return to;
 }
 
@@ -392,6 +397,13 @@ bool Shard::move_overflow() {
     if (!move_records(peer.out->delivery, peer.delivery_overflow, peer.delivery_head, moved)) delivery_stuck_ = true;
   }
   return moved;
+}
+
+// Neither read from nor sent to until the overflow lists have drained: what a client causes is bounded by what it had sent already.
+void Shard::hold_for_rings(Session& cause) {
+  if (!rules.hold_stuck_output || cause.closing() || cause.held_by(kHoldRing)) return;
+  cause.hold(kHoldRing);
+  ring_held_.push_back(&cause);
 }
 
 void Shard::release_held() {
@@ -510,7 +522,7 @@ Subscription* Shard::add_subscription(Session& session, std::string_view sid, st
                           .weight = change.weight,
                           .subject_size = static_cast<uint32_t>(subject.size()),
                           .queue_size = static_cast<uint32_t>(queue.size())};
-    tell_interest(record, subject, queue);
+    tell_interest(record, subject, queue, session);
   }
   return sub;
 }
@@ -531,7 +543,7 @@ void Shard::remove_subscription(Subscription& sub) {
                             .weight = change.weight,
                             .subject_size = static_cast<uint32_t>(subject.size()),
                             .queue_size = static_cast<uint32_t>(queue.size())};
-      tell_interest(record, subject, queue);
+      tell_interest(record, subject, queue, session);
     }
   }
   if (sub.limited) limits_.erase(&sub);

@@ -157,14 +157,15 @@ class Shard final : public ReleaseSink {
     bool published = false;
   };
 
-  void tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue);
+  void tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue, Session& cause);
   void on_interest(uint32_t from, const char* bytes);
-  void on_delivery(uint32_t from, const char* bytes, uint32_t size);
+  void on_delivery(uint32_t from, const char* bytes);
   char* write_delivery(Peer& peer, uint32_t size);
   bool drain_interest();
   bool drain_deliveries();
   bool move_overflow();
   void publish();
+  void hold_for_rings(Session& cause);
   void release_held();
   void close_some();
   void forget(Session& session);

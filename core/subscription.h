@@ -16,6 +16,8 @@ class Session;
 
 class Subscription {
  public:
+  static constexpr size_t kMaxSid = UINT16_MAX;  // far above any max_control_line in use; the session refuses longer ones
+
   Subscription(Session* session, std::string_view sid) : session(session) { set_sid(sid); }
   ~Subscription() { if (sid_size_ > kInlineSid) delete[] sid_.heap; }
   Subscription(const Subscription&) = delete;
@@ -37,7 +39,7 @@ class Subscription {
   static constexpr size_t kInlineSid = 8;
 
   void set_sid(std::string_view sid) {
-    sid_size_ = static_cast<uint16_t>(sid.size());  // bounded by max_control_line
+    sid_size_ = static_cast<uint16_t>(sid.size());  // <= kMaxSid
     if (sid.size() > kInlineSid) sid_.heap = new char[sid.size()];
     std::memcpy(sid.size() > kInlineSid ? sid_.heap : sid_.inline_bytes, sid.data(), sid.size());
   }
