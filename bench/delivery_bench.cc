@@ -1,4 +1,5 @@
-// Publish to outbox, without a network: parse, match, encode and append, on one shard and across two (driven by one thread).
+// Publish to outbox, without a network: parse, match, encode and append, on one shard and across two (driven by one
+// thread).
 #include <benchmark/benchmark.h>
 
 #include <string>
@@ -10,7 +11,8 @@ namespace {
 
 std::string publishes(size_t payload, int count) {
   std::string bytes;
-  for (int n = 0; n < count; ++n) bytes += "PUB orders.created " + std::to_string(payload) + "\r\n" + std::string(payload, 'x') + "\r\n";
+  for (int n = 0; n < count; ++n)
+    bytes += "PUB orders.created " + std::to_string(payload) + "\r\n" + std::string(payload, 'x') + "\r\n";
   return bytes;
 }
 
@@ -35,11 +37,27 @@ void run(benchmark::State& state, uint32_t shards, uint32_t reader_shard, size_t
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations()) * kBatch * readers);
 }
 
-void SameShard(benchmark::State& state) { run(state, 1, 0, static_cast<size_t>(state.range(0)), static_cast<int>(state.range(1))); }
-BENCHMARK(SameShard)->ArgNames({"bytes", "readers"})->Args({16, 1})->Args({1024, 1})->Args({16384, 1})->Args({16, 10})->Args({16, 100})->Args({4096, 10});
+void SameShard(benchmark::State& state) {
+  run(state, 1, 0, static_cast<size_t>(state.range(0)), static_cast<int>(state.range(1)));
+}
+BENCHMARK(SameShard)
+    ->ArgNames({"bytes", "readers"})
+    ->Args({16, 1})
+    ->Args({1024, 1})
+    ->Args({16384, 1})
+    ->Args({16, 10})
+    ->Args({16, 100})
+    ->Args({4096, 10});
 
-void AcrossShards(benchmark::State& state) { run(state, 2, 1, static_cast<size_t>(state.range(0)), static_cast<int>(state.range(1))); }
-BENCHMARK(AcrossShards)->ArgNames({"bytes", "readers"})->Args({16, 1})->Args({1024, 1})->Args({16384, 1})->Args({16, 10});
+void AcrossShards(benchmark::State& state) {
+  run(state, 2, 1, static_cast<size_t>(state.range(0)), static_cast<int>(state.range(1)));
+}
+BENCHMARK(AcrossShards)
+    ->ArgNames({"bytes", "readers"})
+    ->Args({16, 1})
+    ->Args({1024, 1})
+    ->Args({16384, 1})
+    ->Args({16, 10});
 
 }  // namespace
 }  // namespace peregrine::test

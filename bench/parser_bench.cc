@@ -13,7 +13,8 @@ constexpr ParserLimits kLimits{.max_control_line = 4096, .max_payload = 1 << 20,
 std::string messages(size_t payload, int count, const char* reply) {
   std::string bytes;
   for (int n = 0; n < count; ++n) {
-    bytes += "PUB orders.eu.created." + std::to_string(n % 10) + " " + reply + std::to_string(payload) + "\r\n" + std::string(payload, 'x') + "\r\n";
+    bytes += "PUB orders.eu.created." + std::to_string(n % 10) + " " + reply + std::to_string(payload) + "\r\n" +
+             std::string(payload, 'x') + "\r\n";
   }
   return bytes;
 }

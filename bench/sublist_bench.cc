@@ -2,9 +2,9 @@
 //
 //   sublist_bench --benchmark_filter='/1000000'      without the 10 M runs, which want 2 GB
 //
-// "cold" walks the subjects in random order, so that each match finds its slot and entry out of the caches; `prepared` does the same with
-// prepare() and prefetch() called some messages ahead, as a parser can that has a batch in front of it. The time includes reading the
-// subscription found, as a delivery would.
+// "cold" walks the subjects in random order, so that each match finds its slot and entry out of the caches; `prepared`
+// does the same with prepare() and prefetch() called some messages ahead, as a parser can that has a batch in front of
+// it. The time includes reading the subscription found, as a delivery would.
 
 #include <benchmark/benchmark.h>
 
@@ -49,8 +49,8 @@ std::string subject_at(uint64_t n) {
 std::string mixed_at(uint64_t n) {
   const std::string subject = subject_at(n);
   if (n % 5 != 0) return subject;
-  std::vector<std::string> tokens{subject.substr(0, 4), subject.substr(5, 4), subject.substr(10, 3), subject.substr(14, 4),
-                                  subject.substr(19, 3)};
+  std::vector<std::string> tokens{subject.substr(0, 4), subject.substr(5, 4), subject.substr(10, 3),
+                                  subject.substr(14, 4), subject.substr(19, 3)};
   static constexpr const char* kShapes[] = {"llll*", "lll*l", "ll*ll", "l*lll", "lll**", "ll**l", "ll*l*", "l*ll*",
                                             "l*l*l", "llll>", "lll*>", "ll*l>", "l*ll>", "*llll", "*lll*"};
   const std::string shape = kShapes[n / 5 % 15];
@@ -105,9 +105,11 @@ Filled& filled(uint64_t count, bool mixed) {
 
 void report(benchmark::State& state, const Filled& data) {
   const auto stats = data.index.stats();
-  state.counters["B/sub"] = static_cast<double>(stats.memory_bytes) / static_cast<double>(data.subs.size()) + sizeof(Subscription);
+  state.counters["B/sub"] =
+      static_cast<double>(stats.memory_bytes) / static_cast<double>(data.subs.size()) + sizeof(Subscription);
   state.counters["worst_insert_us"] = static_cast<double>(data.worst_ns) / 1000;
-  state.counters["hit_rate"] = static_cast<double>(stats.cache_hits) / static_cast<double>(std::max<uint64_t>(stats.num_matches, 1));
+  state.counters["hit_rate"] =
+      static_cast<double>(stats.cache_hits) / static_cast<double>(std::max<uint64_t>(stats.num_matches, 1));
 }
 
 void look_at(const Match& match) {

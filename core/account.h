@@ -1,7 +1,7 @@
 // One subject space, as one shard sees it: its index and its counters.
 //
-// One object per account and shard, owned by the shard; the account's number is the same on all shards. Today there is only the
-// global account $G, number 0; imports, exports and limits will hang here.
+// One object per account and shard, owned by the shard; the account's number is the same on all shards. Today there is
+// only the global account $G, number 0; imports, exports and limits will hang here.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class Account {
   const uint32_t number;
   Sublist sublist;
   std::unique_ptr<SubjectMappings> mappings;  // of what its clients publish; null = none
-  Traffic traffic;                // of its clients on this shard
+  Traffic traffic;                            // of its clients on this shard
   uint64_t connections = 0;
   uint64_t total_connections = 0;
   uint64_t slow_consumers = 0;

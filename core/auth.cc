@@ -39,8 +39,8 @@ Auth::Auth(const config::Options& options) {
 
 Auth::Plan Auth::plan(const Credentials& credentials) const {
   Plan plan;
-  const bool empty = credentials.user.empty() && credentials.password.empty() && credentials.token.empty() &&
-                     !credentials.nkey_or_jwt;
+  const bool empty =
+      credentials.user.empty() && credentials.password.empty() && credentials.token.empty() && !credentials.nkey_or_jwt;
   switch (kind_) {
     case Kind::kNone:
       return plan;
@@ -86,12 +86,14 @@ bool Auth::plain_secrets(const config::Options& options) {
   const config::Authorization& from = options.authorization;
   const auto plain = [](const std::string& secret) { return !secret.empty() && !is_bcrypt(secret); };
   return plain(from.password) || plain(from.token) ||
-         std::any_of(from.users.begin(), from.users.end(), [&](const config::User& user) { return plain(user.password); });
+         std::any_of(from.users.begin(), from.users.end(),
+                     [&](const config::User& user) { return plain(user.password); });
 }
 
 bool Auth::is_bcrypt(std::string_view text) {
-  return text.size() > 7 && text[0] == '$' && text[1] == '2' && (text[2] == 'a' || text[2] == 'b' || text[2] == 'x' || text[2] == 'y') &&
-         text[3] == '$' && text[4] >= '0' && text[4] <= '9' && text[5] >= '0' && text[5] <= '9' && text[6] == '$';
+  return text.size() > 7 && text[0] == '$' && text[1] == '2' &&
+         (text[2] == 'a' || text[2] == 'b' || text[2] == 'x' || text[2] == 'y') && text[3] == '$' && text[4] >= '0' &&
+         text[4] <= '9' && text[5] >= '0' && text[5] <= '9' && text[6] == '$';
 }
 
 bool Auth::compare_plain(std::string_view expected, std::string_view offered) {

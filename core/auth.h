@@ -1,8 +1,8 @@
 // Who a connection is: credentials of CONNECT -> user, account and permissions.
 //
-// Immutable after construction, shared by all shards. check() is split in two because a bcrypt comparison takes 10-100 ms: plan()
-// decides on the shard, in microseconds, what has to be compared; when that is a bcrypt hash, the comparison runs on a worker.
-// Source: nats-server's server/auth.go; parity.md section 3.1.
+// Immutable after construction, shared by all shards. check() is split in two because a bcrypt comparison takes 10-100
+// ms: plan() decides on the shard, in microseconds, what has to be compared; when that is a bcrypt hash, the comparison
+// runs on a worker. Source: nats-server's server/auth.go; parity.md section 3.1.
 #pragma once
 
 #include <memory>
@@ -38,11 +38,11 @@ class Auth {
   int64_t timeout_ns() const { return timeout_ns_; }
 
   struct Plan {
-    bool refused = false;      // no comparison can help
-    Identity identity;         // granted if the comparison succeeds
-    std::string expected;      // plain text or bcrypt hash
+    bool refused = false;  // no comparison can help
+    Identity identity;     // granted if the comparison succeeds
+    std::string expected;  // plain text or bcrypt hash
     std::string offered;
-    bool compare = false;      // false: granted at once
+    bool compare = false;  // false: granted at once
     bool bcrypt = false;
   };
   Plan plan(const Credentials& credentials) const;
@@ -52,7 +52,7 @@ class Auth {
   static bool plain_secrets(const config::Options& options);
 
   static bool is_bcrypt(std::string_view text);
-  static bool compare_plain(std::string_view expected, std::string_view offered);   // constant time
+  static bool compare_plain(std::string_view expected, std::string_view offered);       // constant time
   static bool compare_bcrypt(const std::string& expected, const std::string& offered);  // slow: workers only
 
  private:

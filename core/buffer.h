@@ -1,9 +1,9 @@
 // Memory for bytes on their way out: chunks that belong to one outbox, and payloads that several outboxes share.
 //
-// Owned by one shard: every count here is a plain integer that only the home shard's thread touches. A payload that crosses to
-// another shard keeps its home: the other shard wraps it (SharedBytes::origin) and hands that one reference back over the ring
-// when its last outbox has let go (design.md section 3).
-// Bounds: an outbox is bounded by max_pending; the free lists keep at most kFreeBytes, what is above goes back to the heap.
+// Owned by one shard: every count here is a plain integer that only the home shard's thread touches. A payload that
+// crosses to another shard keeps its home: the other shard wraps it (SharedBytes::origin) and hands that one reference
+// back over the ring when its last outbox has let go (design.md section 3). Bounds: an outbox is bounded by
+// max_pending; the free lists keep at most kFreeBytes, what is above goes back to the heap.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@
 
 namespace peregrine::core {
 
-// One contiguous piece of an outbox. Bytes [0, used) are filled; a send may be reading them while more are appended behind.
+// One contiguous piece of an outbox. Bytes [0, used) are filled; a send may be reading them while more are appended
+// behind.
 struct Chunk {
   uint32_t capacity;
   uint32_t used;
@@ -27,9 +28,9 @@ struct Chunk {
 struct SharedBytes {
   uint32_t refs;
   uint32_t size;
-  const char* data;       // behind this header, or inside `origin`'s block
-  SharedBytes* origin;    // null: we own the bytes; else the block on shard `home` that does
-  uint32_t home;          // the shard whose pool made the bytes
+  const char* data;     // behind this header, or inside `origin`'s block
+  SharedBytes* origin;  // null: we own the bytes; else the block on shard `home` that does
+  uint32_t home;        // the shard whose pool made the bytes
 };
 
 // Receives references that must travel home; implemented by the shard.

@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = 2 * kSecondNs;
 constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
-constexpr int64_t kLingerNs = kSecondNs;      // for a last -ERR to get out before the connection is cut
-constexpr size_t kDetachSlice = 512;          // subscriptions withdrawn per turn and session
+constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before the connection is cut
+constexpr size_t kDetachSlice = 512;      // subscriptions withdrawn per turn and session
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kGatewayReply = "_GR_.";
@@ -276,7 +276,8 @@ void ClientSession::on_connect(std::string_view text) {
   Auth::Plan plan = auth.plan(credentials);
   if (plan.refused) return auth_violation(credentials.user);
   if (!account_name.empty() || new_account) return auth_violation(credentials.user);
-  if (plan.compare && !plan.bcrypt && !Auth::compare_plain(plan.expected, plan.offered)) return auth_violation(credentials.user);
+  if (plan.compare && !plan.bcrypt && !Auth::compare_plain(plan.expected, plan.offered))
+    return auth_violation(credentials.user);
   if (!plan.compare || !plan.bcrypt) return on_authenticated(std::move(plan.identity));
 
   // bcrypt costs milliseconds on purpose: a worker compares, the connection waits, the shard goes on.
@@ -330,12 +331,14 @@ void ClientSession::auth_violation(std::string_view user) {
 
 // A line to the client that is not a message.
 void ClientSession::answer(std::string_view line) {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "->>", line.substr(0, line.size() - kCrLf.size()));
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "->>", line.substr(0, line.size() - kCrLf.size()));
   send(line);
 }
 
 void ClientSession::refuse(std::string_view text) {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "->>", fmt::format("-ERR {}", text));
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "->>", fmt::format("-ERR {}", text));
   send_error(text);
 }
 
@@ -362,7 +365,8 @@ void ClientSession::set_label() {
   label = client.empty() ? "" : quote(client);
   if (!connected_->user.empty() && account != nullptr) {
     const bool token = connected_->user == "[REDACTED]";
-    label += (label.empty() ? "" : " - ") + quote(fmt::format("{}/{}", account->name, token ? "token" : "user:" + connected_->user));
+    label += (label.empty() ? "" : " - ") +
+             quote(fmt::format("{}/{}", account->name, token ? "token" : "user:" + connected_->user));
   }
 }
 
@@ -437,7 +441,8 @@ void ClientSession::send_no_responders(std::string_view subject, std::string_vie
   for (Subscription* sub : match.plain) {
     if (sub->session != this || sub->closed) continue;
     const size_t size = 32 + subject.size();
-    send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", reply, sub->sid(), size, size, subject));
+    send(fmt::format("HMSG {} {} {} {}\r\nNATS/1.0 503\r\nNats-Subject: {}\r\n\r\n\r\n", reply, sub->sid(), size, size,
+                     subject));
     return;
   }
 }
@@ -451,8 +456,10 @@ void ClientSession::permission_violation(std::string_view what, std::string_view
 
 void ClientSession::on_sub(const Operation& operation) {
   if (shard.tracing()) [[unlikely]] {
-    shard.trace(*this, "<<-", operation.queue.empty() ? fmt::format("SUB {} {}", operation.subject, operation.sid)
-                                                      : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
+    shard.trace(*this, "<<-",
+                operation.queue.empty()
+                    ? fmt::format("SUB {} {}", operation.subject, operation.sid)
+                    : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
   }
   const auto& options = shard.server().options;
   if (operation.sid.size() > Subscription::kMaxSid) return fail(ParseStatus::kBadArguments, operation.sid);
@@ -463,8 +470,8 @@ void ClientSession::on_sub(const Operation& operation) {
   if (options.max_subscription_tokens > 0 &&
       count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
     refuse(fmt::format("Permissions Violation for Subscription to {}, too many tokens", quote(operation.subject)));
-    shard.server().log.error("{} - Subscription Violation Too Many Tokens - Subject {}, SID {}", label(), quote(operation.subject),
-                             operation.sid);
+    shard.server().log.error("{} - Subscription Violation Too Many Tokens - Subject {}, SID {}", label(),
+                             quote(operation.subject), operation.sid);
     return;
   }
   if (options.max_subscriptions > 0 && sids_.size() >= static_cast<size_t>(options.max_subscriptions)) {
@@ -482,7 +489,10 @@ void ClientSession::on_sub(const Operation& operation) {
 }
 
 void ClientSession::on_unsub(const Operation& operation) {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", operation.max < 0 ? fmt::format("UNSUB {}", operation.sid) : fmt::format("UNSUB {} {}", operation.sid, operation.max));
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "<<-",
+                operation.max < 0 ? fmt::format("UNSUB {}", operation.sid)
+                                  : fmt::format("UNSUB {} {}", operation.sid, operation.max));
   if (verbose_) answer(kOk);
   Subscription* sub = sids_.find(shard.sid_hash(), operation.sid);
   if (sub == nullptr) return;
@@ -504,16 +514,17 @@ bool ClientSession::detach_slice() {
   }
   if (sids_.size() != 0) return false;
   shard.server().log.debug("{} - Client connection closed: {}", label(), text(close_reason()));
-  if (!gone()) shard.timers().arm(timer_, shard.now_ns() + kLingerNs, this, [](void* self) {
-    static_cast<ClientSession*>(self)->close(CloseReason::kClientClosed, true);
-  });
+  if (!gone())
+    shard.timers().arm(timer_, shard.now_ns() + kLingerNs, this,
+                       [](void* self) { static_cast<ClientSession*>(self)->close(CloseReason::kClientClosed, true); });
   return true;
 }
 
 // ---------------------------------------------------------------------------------------------------- PING and time
 
 void ClientSession::on_ping() {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PING");
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "<<-", "PING");
   answer(kPong);
   last_in_ns_ = shard.now_ns();
   if (!connect_received_ || first_pong_sent_) return;
@@ -527,7 +538,8 @@ void ClientSession::announce_info() {
 }
 
 void ClientSession::on_pong() {
-  if (shard.tracing()) [[unlikely]] shard.trace(*this, "<<-", "PONG");
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "<<-", "PONG");
   pings_out_ = 0;
   if (ping_sent_ns_ == 0) return;
   rtt_ns_ = std::max<int64_t>(shard.now_ns() - ping_sent_ns_, 1);

@@ -1,8 +1,8 @@
 // An end user's connection: CONNECT, PUB, HPUB, SUB, UNSUB, PING.
 //
-// Life: start() sends INFO; with authorization the first verb must be CONNECT within the auth timeout; from then on any verb. Every
-// answer is what nats-server would send (texts in protocol.h); what closes a connection and with which reason follows parity.md
-// sections 1.1 to 1.13. Source: nats-server's server/client.go and server/parser.go.
+// Life: start() sends INFO; with authorization the first verb must be CONNECT within the auth timeout; from then on any
+// verb. Every answer is what nats-server would send (texts in protocol.h); what closes a connection and with which
+// reason follows parity.md sections 1.1 to 1.13. Source: nats-server's server/client.go and server/parser.go.
 #pragma once
 
 #include <memory>
@@ -35,7 +35,9 @@ class ClientSession final : public Session {
   void send_no_responders(std::string_view subject, std::string_view reply);
   void erase_sid(Subscription& sub);
   template <class Visit>
-  void for_each_subscription(Visit&& visit) const { sids_.for_each(visit); }
+  void for_each_subscription(Visit&& visit) const {
+    sids_.for_each(visit);
+  }
   const std::string& user() const;
 
  private:
@@ -67,20 +69,20 @@ class ClientSession final : public Session {
   Parser parser_;
   SidTable sids_;
   std::unique_ptr<Connected> connected_;
-  std::string backlog_;                 // input that waits for the outcome of a bcrypt comparison
+  std::string backlog_;  // input that waits for the outcome of a bcrypt comparison
 
-  bool verbose_ = true;                 // until CONNECT says otherwise
+  bool verbose_ = true;  // until CONNECT says otherwise
   bool pedantic_ = true;
   bool connect_received_ = false;
   bool authenticated_ = false;
-  bool suspended_ = false;              // a worker compares the password
+  bool suspended_ = false;  // a worker compares the password
   bool first_pong_sent_ = false;
-  bool counted_ = false;                // in the account's connections
+  bool counted_ = false;  // in the account's connections
   uint8_t pings_out_ = 0;
   int protocol_ = 0;
   int64_t ping_due_ns_ = INT64_MAX;
   int64_t ping_sent_ns_ = 0;
-  int64_t last_in_ns_ = 0;              // data or a PING: no need to ping soon
+  int64_t last_in_ns_ = 0;  // data or a PING: no need to ping soon
   int64_t rtt_ns_ = 0;
   int64_t rtt_at_ns_ = 0;
 };

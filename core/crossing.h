@@ -1,8 +1,9 @@
-// What may cross from one shard to another: interest, deliveries, released references. Plain records in a ring (ring.h).
+// What may cross from one shard to another: interest, deliveries, released references. Plain records in a ring
+// (ring.h).
 //
-// Producer and consumer are two shards of one process built from one source: the layout is private to this header and may change
-// with every version. Each record begins with its Type. A record too large for the ring travels as kHeap: the pointer of a
-// malloc'ed copy, freed by the consumer.
+// Producer and consumer are two shards of one process built from one source: the layout is private to this header and
+// may change with every version. Each record begins with its Type. A record too large for the ring travels as kHeap:
+// the pointer of a malloc'ed copy, freed by the consumer.
 #pragma once
 
 #include <cstdint>
@@ -30,21 +31,21 @@ enum class CrossingType : uint8_t {
 // One distinct interest of the sending shard has changed: subject and queue name follow.
 struct InterestRecord {
   CrossingType type = CrossingType::kInterest;
-  bool interested;       // plain: has subscriptions now
+  bool interested;  // plain: has subscriptions now
   uint32_t account;
-  uint32_t weight;       // queue: members now
+  uint32_t weight;  // queue: members now
   uint32_t subject_size;
-  uint32_t queue_size;   // 0 = plain
+  uint32_t queue_size;  // 0 = plain
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
 };
 
-// One message for the target shard's own subscriptions. Behind it: `picks` group ids (8 bytes each), subject, reply, and the
-// payload unless it is shared.
+// One message for the target shard's own subscriptions. Behind it: `picks` group ids (8 bytes each), subject, reply,
+// and the payload unless it is shared.
 struct DeliveryRecord {
   CrossingType type = CrossingType::kDelivery;
-  bool plain;               // also for plain subscriptions; false for a queue pick made again
-  uint8_t hops;             // times the picks were made again
+  bool plain;    // also for plain subscriptions; false for a queue pick made again
+  uint8_t hops;  // times the picks were made again
   uint8_t reserved = 0;
   uint32_t account;
   uint32_t picks;
@@ -52,9 +53,9 @@ struct DeliveryRecord {
   uint32_t reply_size;
   uint32_t header_size;
   uint32_t payload_size;
-  uint32_t home;            // shard that owns `shared`
-  uint64_t asker;           // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
-  SharedBytes* shared;      // null = the payload is inline
+  uint32_t home;        // shard that owns `shared`
+  uint64_t asker;       // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
+  SharedBytes* shared;  // null = the payload is inline
 
   uint32_t size() const {
     return static_cast<uint32_t>(sizeof(*this)) + picks * 8 + subject_size + reply_size +
@@ -67,7 +68,8 @@ struct ReleaseRecord {
   SharedBytes* origin;
 };
 
-// The only shard that had interest in a request found nobody to give it to: its requester is owed a 503. Subject and reply follow.
+// The only shard that had interest in a request found nobody to give it to: its requester is owed a 503. Subject and
+// reply follow.
 struct NobodyRecord {
   CrossingType type = CrossingType::kNobody;
   uint32_t subject_size;

@@ -8,8 +8,9 @@
 namespace peregrine::core {
 namespace {
 
-constexpr size_t kShareAbove = 1024;  // with more than one receiver: one copy of the payload and references, not a copy each
-constexpr uint8_t kMaxHops = 8;       // picks made again; also bounded by the number of shards
+constexpr size_t kShareAbove =
+    1024;                        // with more than one receiver: one copy of the payload and references, not a copy each
+constexpr uint8_t kMaxHops = 8;  // picks made again; also bounded by the number of shards
 
 void append_number(std::string& to, uint64_t number) {
   char digits[20];
@@ -51,9 +52,10 @@ bool Delivery::publish(Account& account, const Message& message) {
     }
   }
   if (targets != 0) {
-    // Interest elsewhere may turn out to be nobody (denied, or gone meanwhile). Where one shard alone decides it is asked to say so.
-    const bool ask = !taken && (targets & (targets - 1)) == 0 && message.from != nullptr && message.from->no_responders &&
-                     !message.reply.empty();
+    // Interest elsewhere may turn out to be nobody (denied, or gone meanwhile). Where one shard alone decides it is
+    // asked to say so.
+    const bool ask = !taken && (targets & (targets - 1)) == 0 && message.from != nullptr &&
+                     message.from->no_responders && !message.reply.empty();
     const uint64_t asker = ask ? message.from->cid : 0;
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
@@ -100,7 +102,8 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
     if (message.from != nullptr) shard_.stall(*message.from, pending >= max_pending_ ? 5'000'000 : 2'000'000);
   }
   ++sub.delivered;
-  if (sub.limited && reached_limit(sub)) [[unlikely]] expired_.push_back(&sub);
+  if (sub.limited && reached_limit(sub)) [[unlikely]]
+    expired_.push_back(&sub);
 
   const Encoding& encoding = this->encoding(message, to.headers && message.header_size != 0);
   const std::string_view payload = message.payload.substr(encoding.skip);
@@ -138,7 +141,8 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
     line_text.append(sid).append(encoding.tail, 0, encoding.tail.size() - 2);
     shard_.trace(to, "->>", line_text);
   }
-  if (outbox.pending() > max_pending_) [[unlikely]] slow_consumer(to, account);
+  if (outbox.pending() > max_pending_) [[unlikely]]
+    slow_consumer(to, account);
   return true;
 }
 
@@ -181,8 +185,8 @@ uint32_t Delivery::pick_shard(const QueueGroup& group) {
   return group.remote.back().shard;
 }
 
-void Delivery::cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause,
-                     uint64_t asker) {
+void Delivery::cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops,
+                     Session* cause, uint64_t asker) {
   DeliveryRecord record;
   record.plain = plain;
   record.hops = hops;
@@ -255,8 +259,8 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
       continue;
     }
     // The member has gone while the record travelled: pick again, from what is known here.
-    if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops || record.hops >= shard_.shard_count() ||
-        !shard_.rules.repick) {
+    if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops ||
+        record.hops >= shard_.shard_count() || !shard_.rules.repick) {
       ++vanished_;
       continue;
     }
@@ -267,8 +271,8 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
     ShardSet targets = 0;
     for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
     for (; targets != 0; targets &= targets - 1) {
-      cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, false, static_cast<uint8_t>(record.hops + 1),
-            nullptr, 0);
+      cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, false,
+            static_cast<uint8_t>(record.hops + 1), nullptr, 0);
     }
   } else if (!taken && record.asker != 0) {
     tell_nobody(from, record.asker, message);

@@ -1,13 +1,14 @@
 // One message + its match -> outboxes of this shard and records to other shards. The only fan-out in the house.
 //
-// Owned by a shard, used on its thread. A message comes from a local session (publish) or from another shard (on_record).
-// Rules: one copy per subscription; one member per queue group, picked by weight over all shards; one record per interested shard
-// whatever the number of subscriptions there; order per publisher and subscriber is kept (one ring, one outbox).
-// While a message is delivered no subscription is removed and no session destroyed: what reached its limit is marked `closed` and
-// taken out right afterwards, a slow consumer is marked and taken apart at the end of the turn.
-// Slow consumers: pending above max_pending -> closed (Slow Consumer (Pending Bytes)); above three quarters of it the producer is not
-// read from for some milliseconds (or, with no_fast_producer_stall, the message is dropped for that consumer).
-// Source: nats-server's processMsgResults and deliverMsg in server/client.go; parity.md sections 1.8 and 2.3.
+// Owned by a shard, used on its thread. A message comes from a local session (publish) or from another shard
+// (on_record). Rules: one copy per subscription; one member per queue group, picked by weight over all shards; one
+// record per interested shard whatever the number of subscriptions there; order per publisher and subscriber is kept
+// (one ring, one outbox). While a message is delivered no subscription is removed and no session destroyed: what
+// reached its limit is marked `closed` and taken out right afterwards, a slow consumer is marked and taken apart at the
+// end of the turn. Slow consumers: pending above max_pending -> closed (Slow Consumer (Pending Bytes)); above three
+// quarters of it the producer is not read from for some milliseconds (or, with no_fast_producer_stall, the message is
+// dropped for that consumer). Source: nats-server's processMsgResults and deliverMsg in server/client.go; parity.md
+// sections 1.8 and 2.3.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,9 @@ class Shard;
 struct Message {
   std::string_view subject;
   std::string_view reply;
-  std::string_view payload;   // header block and body
+  std::string_view payload;  // header block and body
   uint32_t header_size = 0;
-  Session* from = nullptr;    // the publishing session of this shard; null when it came over a ring
+  Session* from = nullptr;  // the publishing session of this shard; null when it came over a ring
 };
 
 class Delivery {
@@ -48,9 +49,9 @@ class Delivery {
   // The parts of an encoded delivery that are the same for every subscription: <head><sid><tail><payload>CRLF.
   struct Encoding {
     bool ready = false;
-    std::string head;  // "MSG <subject> "
-    std::string tail;  // " <reply> <size>\r\n"
-    uint32_t skip = 0; // bytes of header block left out
+    std::string head;   // "MSG <subject> "
+    std::string tail;   // " <reply> <size>\r\n"
+    uint32_t skip = 0;  // bytes of header block left out
   };
   struct Pick {
     uint32_t shard;
@@ -60,7 +61,8 @@ class Delivery {
   bool deliver_to(Subscription& sub, const Message& message, Account& account);
   bool deliver_to_group(const QueueGroup& group, const Message& message, Account& account);
   uint32_t pick_shard(const QueueGroup& group);
-  void cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause, uint64_t asker);
+  void cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause,
+             uint64_t asker);
   void tell_nobody(uint32_t target, uint64_t asker, const Message& message);
   const Encoding& encoding(const Message& message, bool with_headers);
   void count_out(Account& account);
@@ -76,14 +78,14 @@ class Delivery {
 
   // Of the message in hand.
   Encoding plain_encoding_, header_encoding_;
-  SharedBytes* shared_ = nullptr;   // the payload by reference, once somebody needed it
+  SharedBytes* shared_ = nullptr;  // the payload by reference, once somebody needed it
   size_t fan_out_ = 0;
   uint64_t delivered_ = 0, delivered_bytes_ = 0;
   std::vector<Pick> picks_;
   std::vector<Subscription*> expired_;
 
-  uint64_t repicks_ = 0;            // queue picks made again because the member had gone
-  uint64_t vanished_ = 0;           // and given up because nobody was left
+  uint64_t repicks_ = 0;   // queue picks made again because the member had gone
+  uint64_t vanished_ = 0;  // and given up because nobody was left
 };
 
 }  // namespace peregrine::core

@@ -1,9 +1,9 @@
 // Keyed 64-bit hash for subjects and tokens.
 //
-// Subjects are chosen by attackers, so every seed comes from a per-process secret; with the same secret and domain (the account)
-// two objects agree, in whatever shard they live. The construction is the multiply-and-fold one (64x64 -> 128 bits, both halves
-// xored): about 3 ns for the 10 to 30 bytes of a usual subject, no table, no byte loop. It is not a cryptographic hash: text is
-// compared wherever a false hit would deliver a message.
+// Subjects are chosen by attackers, so every seed comes from a per-process secret; with the same secret and domain (the
+// account) two objects agree, in whatever shard they live. The construction is the multiply-and-fold one (64x64 -> 128
+// bits, both halves xored): about 3 ns for the 10 to 30 bytes of a usual subject, no table, no byte loop. It is not a
+// cryptographic hash: text is compared wherever a false hit would deliver a message.
 #pragma once
 
 #include <cstddef>
@@ -90,17 +90,20 @@ class KeyedHash {
     return word;
   };
   if (n >= 16) {
-    if (n > 64) [[unlikely]] return std::memcmp(a, b, n) == 0;
+    if (n > 64) [[unlikely]]
+      return std::memcmp(a, b, n) == 0;
     unsigned __int128 differing = 0;
     using Wide = unsigned __int128;
     for (size_t at = 0; at + 16 < n; at += 16) differing |= load(a + at, Wide{}) ^ load(b + at, Wide{});
     return (differing | (load(a + n - 16, Wide{}) ^ load(b + n - 16, Wide{}))) == 0;
   }
   if (n >= 8) {
-    return ((load(a, uint64_t{}) ^ load(b, uint64_t{})) | (load(a + n - 8, uint64_t{}) ^ load(b + n - 8, uint64_t{}))) == 0;
+    return ((load(a, uint64_t{}) ^ load(b, uint64_t{})) |
+            (load(a + n - 8, uint64_t{}) ^ load(b + n - 8, uint64_t{}))) == 0;
   }
   if (n >= 4) {
-    return ((load(a, uint32_t{}) ^ load(b, uint32_t{})) | (load(a + n - 4, uint32_t{}) ^ load(b + n - 4, uint32_t{}))) == 0;
+    return ((load(a, uint32_t{}) ^ load(b, uint32_t{})) |
+            (load(a + n - 4, uint32_t{}) ^ load(b + n - 4, uint32_t{}))) == 0;
   }
   return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
 }

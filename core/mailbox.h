@@ -1,8 +1,9 @@
-// Commands for a shard from the threads that serve it: control (monitoring, lame duck, shutdown) and workers (a finished bcrypt).
+// Commands for a shard from the threads that serve it: control (monitoring, lame duck, shutdown) and workers (a
+// finished bcrypt).
 //
-// Any thread posts; the shard runs what is there once per turn. A command returns false when it wants to go on in the next turn:
-// long ones (a /connz over 100 000 sessions) work in slices and never hold traffic up. Posting wakes a parked shard.
-// Not for messages: those cross by ring.
+// Any thread posts; the shard runs what is there once per turn. A command returns false when it wants to go on in the
+// next turn: long ones (a /connz over 100 000 sessions) work in slices and never hold traffic up. Posting wakes a
+// parked shard. Not for messages: those cross by ring.
 #pragma once
 
 #include <tbb/concurrent_queue.h>

@@ -1,7 +1,9 @@
-// The wiring list: options -> log -> shards -> listeners -> monitoring -> signals. The only file of core that looks right.
+// The wiring list: options -> log -> shards -> listeners -> monitoring -> signals. The only file of core that looks
+// right.
 //
-// Exit codes as nats-server: 0 after a signal or a question answered, 1 when the start failed. The pid never changes (launchers know
-// the server by it), and the main thread stays the control thread: it owns signals, files and the lame duck clock.
+// Exit codes as nats-server: 0 after a signal or a question answered, 1 when the start failed. The pid never changes
+// (launchers know the server by it), and the main thread stays the control thread: it owns signals, files and the lame
+// duck clock.
 #include <fmt/format.h>
 #include <oneapi/tbb/task_arena.h>
 #include <openssl/rand.h>
@@ -36,7 +38,8 @@ namespace {
 
 using net::control::Signal;
 
-// bcrypt and its kin, on threads of their own: at most half the cores, so that a storm of logins leaves the shards theirs.
+// bcrypt and its kin, on threads of their own: at most half the cores, so that a storm of logins leaves the shards
+// theirs.
 class ArenaWorkers final : public core::Workers {
  public:
   explicit ArenaWorkers(int threads) : arena_(std::max(threads, 1) + 1, 1) {}
@@ -96,7 +99,8 @@ std::pair<std::string, int> advertised(const std::string& text, int own_port) {
 // The control thread's view of a running server.
 class Control {
  public:
-  Control(core::Server& server, net::Broker& broker, net::control::LogSink& log) : server_(server), broker_(broker), log_(log) {}
+  Control(core::Server& server, net::Broker& broker, net::control::LogSink& log)
+      : server_(server), broker_(broker), log_(log) {}
 
   // Until a signal ends the server.
   void run(net::control::Signals& signals) {
@@ -143,7 +147,12 @@ class Control {
     }
     lame_duck_ = true;
     closing_at_ns_ = net::monotonic_ns() + server_.options.lame_duck_grace_period.count();
-    broker_.run_on_shards([](core::Shard& shard) { shard.announce_info(); return true; }, 5000);
+    broker_.run_on_shards(
+        [](core::Shard& shard) {
+          shard.announce_info();
+          return true;
+        },
+        5000);
   }
 
   void lame_duck_step() {
@@ -156,7 +165,12 @@ class Control {
     closing_at_ns_ = 0;
     log_.info("Closing existing clients");
     const int64_t over = (server_.options.lame_duck_duration - server_.options.lame_duck_grace_period).count();
-    broker_.run_on_shards([over](core::Shard& shard) { shard.begin_lame_duck(over); return true; }, 5000);
+    broker_.run_on_shards(
+        [over](core::Shard& shard) {
+          shard.begin_lame_duck(over);
+          return true;
+        },
+        5000);
   }
 
   core::Server& server_;
@@ -172,7 +186,8 @@ int fail(const std::string& program, const std::string& why) {
   return 1;
 }
 
-int serve(const config::Options& given, const std::vector<std::string>& warnings, const std::string& argv0, const std::string& program) {
+int serve(const config::Options& given, const std::vector<std::string>& warnings, const std::string& argv0,
+          const std::string& program) {
   config::Options options = given;
   net::control::block_signals();
   std::string error;
@@ -193,7 +208,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   log->info("  Peregrine: {}", PEREGRINE_VERSION);
   log->info("  Name:     {}", identity.name);
   log->info("  ID:       {}", identity.id);
-  if (!options.config_file.empty()) log->info("Using configuration file: {} ({})", options.config_file, options.config_digest);
+  if (!options.config_file.empty())
+    log->info("Using configuration file: {} ({})", options.config_file, options.config_digest);
   for (const std::string& warning : warnings) log->warn("{}", warning);
 
   if (core::Auth::plain_secrets(options)) log->warn("Plaintext passwords detected, use nkeys or bcrypt");
@@ -204,12 +220,15 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   auto choice = net::choose_backend(options.native.backend);
   if (!choice) return fatal(choice.error());
   log->info("{}", choice->log_line);
-  log->info("Shards: {}{}", plan.shards, plan.cores.empty() ? std::string(", not pinned") : fmt::format(" on cores {}", join(plan.cores)));
+  log->info("Shards: {}{}", plan.shards,
+            plan.cores.empty() ? std::string(", not pinned") : fmt::format(" on cores {}", join(plan.cores)));
   net::raise_open_files_limit();
 
   // The port first: INFO and every URL name it. Nobody is accepted before the shards run.
   auto listeners = net::open_listeners(options.host, options.port, static_cast<int>(plan.shards));
-  if (!listeners) return fatal(fmt::format("Error listening on port: {}, \"{}\"", host_port(options.host, options.port), listeners.error()));
+  if (!listeners)
+    return fatal(
+        fmt::format("Error listening on port: {}, \"{}\"", host_port(options.host, options.port), listeners.error()));
   options.port = listeners->port;
 
   core::HashKey key;
@@ -253,7 +272,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   net::control::ShardSource source(server, broker, facts);
   net::Monitor monitor(source, *log);
   if (options.http_port != 0) {
-    error = monitor.start(options.http_host.empty() ? options.host : options.http_host, options.http_port, options.http_base_path);
+    error = monitor.start(options.http_host.empty() ? options.host : options.http_host, options.http_port,
+                          options.http_base_path);
     if (!error.empty()) return fatal(error);
   }
 
@@ -273,7 +293,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
     net::control::Ports ports;
     ports.nats = net::control::listener_urls("nats", options.host, options.port);
     if (monitor.running()) {
-      ports.monitoring = net::control::listener_urls("http", options.http_host.empty() ? options.host : options.http_host, monitor.port());
+      ports.monitoring = net::control::listener_urls(
+          "http", options.http_host.empty() ? options.host : options.http_host, monitor.port());
     }
     if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
   }

@@ -1,4 +1,5 @@
-// Who gets one message: what the subject index answers. Plain data; the spans belong to the index (sublist.h says for how long).
+// Who gets one message: what the subject index answers. Plain data; the spans belong to the index (sublist.h says for
+// how long).
 #pragma once
 
 #include <cstdint>
@@ -20,15 +21,15 @@ struct ShardWeight {
 // process gives the group the same id, so a pick can cross a ring as 8 bytes.
 struct QueueGroup {
   uint64_t id;
-  std::span<Subscription* const> local;   // the members on this shard
-  std::span<const ShardWeight> remote;    // members on other shards, counted
-  uint64_t remote_weight;                 // sum over `remote`
+  std::span<Subscription* const> local;  // the members on this shard
+  std::span<const ShardWeight> remote;   // members on other shards, counted
+  uint64_t remote_weight;                // sum over `remote`
 };
 
 struct Match {
   std::span<Subscription* const> plain;
   std::span<const QueueGroup> groups;
-  ShardSet shards = 0;                    // other shards with plain interest
+  ShardSet shards = 0;  // other shards with plain interest
   bool empty() const { return plain.empty() && groups.empty() && shards == 0; }
 };
 

@@ -1,14 +1,14 @@
 // Assembled matches of one account on one shard: literal subject -> immutable match.
 //
-// Holds what costs more than a probe to find out: the sublist answers a subject with just one literal entry by itself and asks here
-// only when patterns take part. Validity: an entry carries the stamp of its first token's bucket when it was stored; the owner
-// passes the stamp of now, and any difference means stale. Changes of one literal subject are erased by hash instead, so literal
-// subscriptions that come and go invalidate nothing else.
+// Holds what costs more than a probe to find out: the sublist answers a subject with just one literal entry by itself
+// and asks here only when patterns take part. Validity: an entry carries the stamp of its first token's bucket when it
+// was stored; the owner passes the stamp of now, and any difference means stale. Changes of one literal subject are
+// erased by hash instead, so literal subscriptions that come and go invalidate nothing else.
 //
-// Bounds: at most kMaxSlots matches and kMaxBytes. Scan resistance: a subject is admitted at its second miss within the doorkeeper's
-// memory, and takes the place of a stale or cold match only; one that is refused cools one neighbour by one hit. So a walk
-// through random subjects neither grows memory nor evicts what is in use. A shard's own: no locks. Spans returned are valid until the
-// next non-const call.
+// Bounds: at most kMaxSlots matches and kMaxBytes. Scan resistance: a subject is admitted at its second miss within the
+// doorkeeper's memory, and takes the place of a stale or cold match only; one that is refused cools one neighbour by
+// one hit. So a walk through random subjects neither grows memory nor evicts what is in use. A shard's own: no locks.
+// Spans returned are valid until the next non-const call.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,9 @@ class MatchCache {
   static constexpr size_t kWays = 4;
   static constexpr size_t kMinSlots = 64;
   static constexpr size_t kMaxSlots = 16384;
-  static constexpr size_t kMaxBytes = size_t{8} << 20;       // of the stored matches
-  static constexpr size_t kMaxMatchBytes = size_t{1} << 20;  // of one; assembling a larger one is little beside delivering it
+  static constexpr size_t kMaxBytes = size_t{8} << 20;  // of the stored matches
+  static constexpr size_t kMaxMatchBytes = size_t{1}
+                                           << 20;  // of one; assembling a larger one is little beside delivering it
 
   MatchCache() = default;
   ~MatchCache() { clear(); }
@@ -53,7 +54,8 @@ class MatchCache {
   // True at the second miss of a subject: store() is worth it.
   bool admit(uint64_t hash);
 
-  // How much of a match must be copied, because it lies in memory of the moment; the rest must stay put while the stamp stands.
+  // How much of a match must be copied, because it lies in memory of the moment; the rest must stay put while the stamp
+  // stands.
   enum class Copy : uint8_t {
     kNothing,  // all of it belongs to one entry
     kLists,    // the lists of subscriptions and groups, put together from several entries
@@ -64,7 +66,8 @@ class MatchCache {
   void store(uint64_t hash, std::string_view subject, uint8_t bucket, const Match& match, Copy copy, Stamps&& stamps) {
     const size_t bytes = Block::bytes_for(subject, match, copy);
     if (bytes > kMaxMatchBytes) return;
-    Slot* slot = make_room(hash, [&](const Slot& old) { return old.stamp != stamps(old.bucket); }, bytes);
+    Slot* slot = make_room(
+        hash, [&](const Slot& old) { return old.stamp != stamps(old.bucket); }, bytes);
     if (slot == nullptr) return;
     fill(*slot, hash, stamps(bucket), bucket, Block::make(subject, match, copy, bytes));
   }
@@ -91,7 +94,9 @@ class MatchCache {
     static size_t bytes_for(std::string_view subject, const Match& match, Copy copy);
     static Block* make(std::string_view subject, const Match& match, Copy copy, size_t bytes);
     const char* subject_data() const { return reinterpret_cast<const char*>(this) + bytes - subject_size; }
-    bool subject_is(std::string_view other) const { return subject_size == other.size() && same_bytes(subject_data(), other.data(), other.size()); }
+    bool subject_is(std::string_view other) const {
+      return subject_size == other.size() && same_bytes(subject_data(), other.data(), other.size());
+    }
   };
 
   struct Slot {

@@ -1,9 +1,9 @@
 // Pending bytes of one session: everything encoded for it that the network has not taken yet.
 //
-// Owned by its session, on its shard. Appending never fails and never waits; the slow-consumer rule (delivery.h) looks at
-// pending() afterwards. An empty outbox owns no chunk: an idle connection costs no buffer.
-// Invariants: pending() = sum of segment sizes; the first `in_flight()` bytes must not move or change until consume() has
-// accounted for them (appending behind them in the same chunk is fine).
+// Owned by its session, on its shard. Appending never fails and never waits; the slow-consumer rule (delivery.h) looks
+// at pending() afterwards. An empty outbox owns no chunk: an idle connection costs no buffer. Invariants: pending() =
+// sum of segment sizes; the first `in_flight()` bytes must not move or change until consume() has accounted for them
+// (appending behind them in the same chunk is fine).
 #pragma once
 
 #include <sys/uio.h>
@@ -42,7 +42,8 @@ class Outbox {
 
   void append(std::string_view bytes) {
     while (!bytes.empty()) {
-      if (tail_ == nullptr || tail_->used == tail_->capacity) grow(std::min<size_t>(bytes.size(), BufferPool::kLargeChunk));
+      if (tail_ == nullptr || tail_->used == tail_->capacity)
+        grow(std::min<size_t>(bytes.size(), BufferPool::kLargeChunk));
       const size_t n = std::min<size_t>(bytes.size(), tail_->capacity - tail_->used);
       std::memcpy(tail_->data + tail_->used, bytes.data(), n);
       commit(n);
@@ -123,7 +124,8 @@ class Outbox {
 
   // A session that already has a chunk's worth waiting is streaming: give it large chunks, so that one send takes much.
   void grow(size_t size) {
-    Chunk* chunk = pool_->take(static_cast<uint32_t>(pending_ == 0 ? size : std::max<size_t>(size, BufferPool::kSmallChunk + 1)));
+    Chunk* chunk =
+        pool_->take(static_cast<uint32_t>(pending_ == 0 ? size : std::max<size_t>(size, BufferPool::kSmallChunk + 1)));
     segments_.push_back({chunk->data, 0, chunk, nullptr});
     tail_ = chunk;
   }

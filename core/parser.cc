@@ -81,7 +81,8 @@ constexpr std::array<Verb, 10> kVerbs{{
     {"INFO", Operation::Kind::kInfo, false, true},
 }};
 
-// The verb a line begins with; null when no verb can still become of it. `complete` tells whether the verb is there in full.
+// The verb a line begins with; null when no verb can still become of it. `complete` tells whether the verb is there in
+// full.
 const Verb* find_verb(std::string_view line, bool& complete) {
   for (const Verb& verb : kVerbs) {
     const size_t n = std::min(line.size(), verb.name.size());
@@ -129,8 +130,8 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   return status;
 }
 
-// PUB with at most 60 bytes of arguments, its line and payload in the buffer: one pass of 64-byte compares finds every blank and
-// the LF. kMore means "not that simple": nothing was taken.
+// PUB with at most 60 bytes of arguments, its line and payload in the buffer: one pass of 64-byte compares finds every
+// blank and the LF. kMore means "not that simple": nothing was taken.
 ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation) {
 #if defined(__SSE2__)
   const char* base = in.data() + 4;  // in.size() >= 80
@@ -204,7 +205,8 @@ ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, 
       while (verb_here + blanks < here && is_blank(in[verb_here + blanks])) ++blanks;
     }
     const size_t kept = begun ? partial_.size() - partial_.find_first_not_of(" \t", verb->name.size()) : 0;
-    if (kept + here - verb_here - blanks > size_t{limits.max_control_line} + 1) return ParseStatus::kControlLine;  // 1: a CR
+    if (kept + here - verb_here - blanks > size_t{limits.max_control_line} + 1)
+      return ParseStatus::kControlLine;  // 1: a CR
     const bool have_blank = partial_.size() > verb->name.size();
     if (blanks > 1 || (blanks == 1 && have_blank)) {
       if (!have_blank) partial_.append(in.substr(0, verb_here + 1));
@@ -282,8 +284,10 @@ ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits
 
   operation.reply = operation.queue = operation.sid = operation.payload = {};
   switch (verb->kind) {
-    case Operation::Kind::kPub: return parse_pub(args, false, limits, operation);
-    case Operation::Kind::kHpub: return parse_pub(args, true, limits, operation);
+    case Operation::Kind::kPub:
+      return parse_pub(args, false, limits, operation);
+    case Operation::Kind::kHpub:
+      return parse_pub(args, true, limits, operation);
     case Operation::Kind::kSub: {
       const auto fields = split<3>(args);
       if (fields.count != 2 && fields.count != 3) return ParseStatus::kBadArguments;

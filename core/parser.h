@@ -1,9 +1,9 @@
 // Bytes of a client connection -> protocol operations; stops at any byte and goes on from there.
 //
-// One per session, used by its shard only. next() takes one operation at a time from the caller's buffer; subject, reply and
-// payload of the Operation are views into that buffer, or into the parser's own when the operation was split across buffers.
-// They are good until the next call. Only a split operation is copied, once; memory for a split payload grows with the bytes that
-// have arrived, so announcing 64 MiB costs the sender 64 MiB first (design.md section 3).
+// One per session, used by its shard only. next() takes one operation at a time from the caller's buffer; subject,
+// reply and payload of the Operation are views into that buffer, or into the parser's own when the operation was split
+// across buffers. They are good until the next call. Only a split operation is copied, once; memory for a split payload
+// grows with the bytes that have arrived, so announcing 64 MiB costs the sender 64 MiB first (design.md section 3).
 // Bounds: a control line is held up to max_control_line bytes, a payload up to max_payload + 2.
 // Source for what is accepted: nats-server's server/parser.go; parity.md section 1.1.
 #pragma once
@@ -27,26 +27,26 @@ struct Operation {
 };
 
 enum class ParseStatus : uint8_t {
-  kOperation,       // `operation` is filled
-  kMore,            // the buffer is used up; come back with more
-  kUnknown,         // not a protocol verb, or a payload without its CR LF: -ERR 'Unknown Protocol Operation'
-  kBadArguments,    // a verb with wrong arguments: closed without -ERR
-  kControlLine,     // line too long
-  kMaxPayload,      // declared size above max_payload; checked before any payload byte is kept
-  kNotConnected,    // connect_first, and the line does not begin like CONNECT; nothing was taken
+  kOperation,     // `operation` is filled
+  kMore,          // the buffer is used up; come back with more
+  kUnknown,       // not a protocol verb, or a payload without its CR LF: -ERR 'Unknown Protocol Operation'
+  kBadArguments,  // a verb with wrong arguments: closed without -ERR
+  kControlLine,   // line too long
+  kMaxPayload,    // declared size above max_payload; checked before any payload byte is kept
+  kNotConnected,  // connect_first, and the line does not begin like CONNECT; nothing was taken
 };
 
 struct ParserLimits {
   uint32_t max_control_line;
-  int64_t max_payload;     // < 0: no limit
-  bool headers = false;    // HPUB is allowed
+  int64_t max_payload;         // < 0: no limit
+  bool headers = false;        // HPUB is allowed
   bool connect_first = false;  // only CONNECT is acceptable now
 };
 
 class Parser {
  public:
-  // Takes the next operation from the front of `in`, which is shortened by what was used. After an error status the parser must
-  // not be used again (kNotConnected excepted).
+  // Takes the next operation from the front of `in`, which is shortened by what was used. After an error status the
+  // parser must not be used again (kNotConnected excepted).
   ParseStatus next(std::string_view& in, const ParserLimits& limits, Operation& operation);
 
   bool idle() const { return state_ == State::kLine && partial_.empty(); }

@@ -1,8 +1,8 @@
 // What one user may publish and subscribe: allow and deny lists compiled from the options.
 //
-// Immutable after construction; one object is shared by all connections of a user, on all shards. What changes per connection
-// (cached results, reply allowances) lives in PermissionState, owned by the session.
-// Source: nats-server's canSubscribe, pubAllowedFullCheck, checkDenySub in server/client.go; parity.md section 3.4.
+// Immutable after construction; one object is shared by all connections of a user, on all shards. What changes per
+// connection (cached results, reply allowances) lives in PermissionState, owned by the session. Source: nats-server's
+// canSubscribe, pubAllowedFullCheck, checkDenySub in server/client.go; parity.md section 3.4.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,8 @@ class Permissions {
   };
   static std::vector<Entry> compile(const std::vector<std::string>& from);
   static bool any_match(const std::vector<Entry>& entries, std::string_view subject);
-  static void match_queue(const std::vector<Entry>& entries, std::string_view subject, std::string_view queue, bool& plain,
-                          bool& has_queue, bool& queue_matches);
+  static void match_queue(const std::vector<Entry>& entries, std::string_view subject, std::string_view queue,
+                          bool& plain, bool& has_queue, bool& queue_matches);
 
   std::optional<std::vector<Entry>> publish_allow_;
   std::vector<Entry> publish_deny_;

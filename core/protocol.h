@@ -51,23 +51,40 @@ enum class CloseReason : uint8_t {
 
 constexpr std::string_view text(CloseReason reason) {
   switch (reason) {
-    case CloseReason::kNone: return "";
-    case CloseReason::kClientClosed: return "Client Closed";
-    case CloseReason::kAuthenticationTimeout: return "Authentication Timeout";
-    case CloseReason::kAuthenticationFailure: return "Authentication Failure";
-    case CloseReason::kSlowConsumerPendingBytes: return "Slow Consumer (Pending Bytes)";
-    case CloseReason::kSlowConsumerWriteDeadline: return "Slow Consumer (Write Deadline)";
-    case CloseReason::kWriteError: return "Write Error";
-    case CloseReason::kReadError: return "Read Error";
-    case CloseReason::kParseError: return "Parse Error";
-    case CloseReason::kStaleConnection: return "Stale Connection";
-    case CloseReason::kProtocolViolation: return "Protocol Violation";
-    case CloseReason::kBadClientProtocolVersion: return "Bad Client Protocol Version";
-    case CloseReason::kMaxConnections: return "Maximum Connections Exceeded";
-    case CloseReason::kMaxPayload: return "Maximum Message Payload Exceeded";
-    case CloseReason::kMaxControlLine: return "Maximum Control Line Exceeded";
-    case CloseReason::kServerShutdown: return "Server Shutdown";
-    case CloseReason::kNoRespondersNeedHeaders: return "No Responders Requires Headers";
+    case CloseReason::kNone:
+      return "";
+    case CloseReason::kClientClosed:
+      return "Client Closed";
+    case CloseReason::kAuthenticationTimeout:
+      return "Authentication Timeout";
+    case CloseReason::kAuthenticationFailure:
+      return "Authentication Failure";
+    case CloseReason::kSlowConsumerPendingBytes:
+      return "Slow Consumer (Pending Bytes)";
+    case CloseReason::kSlowConsumerWriteDeadline:
+      return "Slow Consumer (Write Deadline)";
+    case CloseReason::kWriteError:
+      return "Write Error";
+    case CloseReason::kReadError:
+      return "Read Error";
+    case CloseReason::kParseError:
+      return "Parse Error";
+    case CloseReason::kStaleConnection:
+      return "Stale Connection";
+    case CloseReason::kProtocolViolation:
+      return "Protocol Violation";
+    case CloseReason::kBadClientProtocolVersion:
+      return "Bad Client Protocol Version";
+    case CloseReason::kMaxConnections:
+      return "Maximum Connections Exceeded";
+    case CloseReason::kMaxPayload:
+      return "Maximum Message Payload Exceeded";
+    case CloseReason::kMaxControlLine:
+      return "Maximum Control Line Exceeded";
+    case CloseReason::kServerShutdown:
+      return "Server Shutdown";
+    case CloseReason::kNoRespondersNeedHeaders:
+      return "No Responders Requires Headers";
   }
   return "Unknown State";
 }

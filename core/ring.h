@@ -1,10 +1,10 @@
 // Single-producer single-consumer ring of byte records between two shards.
 //
-// One thread produces (reserve, commit, publish), one other consumes (snapshot, peek, pop, finish). Records are 8-byte aligned,
-// variable in size and contiguous; the wrap is padded. The tail is published once per turn and the head once per drain, so the
-// two cache lines travel once per batch and not once per record (bypass.md section 5.1). Never blocks, never drops: reserve()
-// returns null when full and the producer keeps the record in its overflow list (shard.h).
-// Invariants: head <= published tail <= local tail <= head + capacity; record size <= max_record().
+// One thread produces (reserve, commit, publish), one other consumes (snapshot, peek, pop, finish). Records are 8-byte
+// aligned, variable in size and contiguous; the wrap is padded. The tail is published once per turn and the head once
+// per drain, so the two cache lines travel once per batch and not once per record (bypass.md section 5.1). Never
+// blocks, never drops: reserve() returns null when full and the producer keeps the record in its overflow list
+// (shard.h). Invariants: head <= published tail <= local tail <= head + capacity; record size <= max_record().
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,7 @@ class Ring {
   // `capacity` is a power of two, in bytes.
   explicit Ring(uint32_t capacity) : capacity_(capacity), mask_(capacity - 1) {
     assert(capacity >= 1024 && (capacity & mask_) == 0);
-    data_.reset(static_cast<char*>(::operator new(capacity, std::align_val_t{64})));
+    data_.reset(static_cast<char*>(::operator new (capacity, std::align_val_t{64})));
   }
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
@@ -82,7 +82,7 @@ class Ring {
   void write_header(uint64_t at, uint32_t size) { std::memcpy(data_.get() + (at & mask_), &size, sizeof(size)); }
 
   struct Free {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(char* p) const { ::operator delete (p, std::align_val_t{64}); }
   };
 
   const uint32_t capacity_;
@@ -90,9 +90,15 @@ class Ring {
   std::unique_ptr<char, Free> data_;
 
   // 128 bytes apart: the adjacent-line prefetcher pulls pairs.
-  struct alignas(128) Shared { std::atomic<uint64_t> value{0}; };
-  struct alignas(128) Producer { uint64_t tail = 0, reserved = 0, published = 0, cached_head = 0; };
-  struct alignas(128) Consumer { uint64_t head = 0; };
+  struct alignas(128) Shared {
+    std::atomic<uint64_t> value{0};
+  };
+  struct alignas(128) Producer {
+    uint64_t tail = 0, reserved = 0, published = 0, cached_head = 0;
+  };
+  struct alignas(128) Consumer {
+    uint64_t head = 0;
+  };
   Shared tail_;
   Producer producer_;
   Shared head_;

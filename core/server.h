@@ -1,8 +1,8 @@
 // What all shards of one server share: identity, options, and the few counters that are about the whole server.
 //
-// Made by main before the first shard, destroyed after the last one. Immutable except the atomics; those are touched when a
-// connection opens or closes, never per message. Reads of info() happen on every shard; a change (lame duck, a port that the
-// kernel picked) is a new immutable text swapped in by the control thread.
+// Made by main before the first shard, destroyed after the last one. Immutable except the atomics; those are touched
+// when a connection opens or closes, never per message. Reads of info() happen on every shard; a change (lame duck, a
+// port that the kernel picked) is a new immutable text swapped in by the control thread.
 #pragma once
 
 #include <atomic>
@@ -31,7 +31,7 @@ class Workers {
 };
 
 struct ServerIdentity {
-  std::string id;        // public server nkey, "N..."
+  std::string id;  // public server nkey, "N..."
   std::string name;
   std::string version = PEREGRINE_NATS_LEVEL;  // the nats-server level whose core protocol we match
   std::string go = "peregrine-" PEREGRINE_VERSION;

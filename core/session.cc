@@ -45,7 +45,8 @@ void Session::send_error(std::string_view text) {
 void Session::output_waits() {
   if (blocked_since_ns != 0) return;
   blocked_since_ns = shard.now_ns();
-  // Most sends complete within microseconds: the timer is only moved when it would come too late, once per write_deadline.
+  // Most sends complete within microseconds: the timer is only moved when it would come too late, once per
+  // write_deadline.
   if (!closing() && timer_.at_ns() > blocked_since_ns + shard.server().options.write_deadline.count()) arm_timer();
 }
 

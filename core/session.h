@@ -1,10 +1,10 @@
 // Our end of any connection: what a client, and later a route, a gateway and a leafnode, have in common.
 //
-// Belongs to one shard from accept to close; only that shard's thread touches it. Sans-I/O: bytes come in by feed(), leave by the
-// outbox; the reactor moves them (net/reactor.h). A session never closes itself in the middle of something: close() marks it, the
-// shard takes it apart at the end of the turn, the reactor sends what is left (an -ERR, say) and closes the connection.
-// Lifetime: made by Shard::open_client; destroyed when the backend has let go of the connection (gone) and its subscriptions are
-// withdrawn (detached), whichever comes last.
+// Belongs to one shard from accept to close; only that shard's thread touches it. Sans-I/O: bytes come in by feed(),
+// leave by the outbox; the reactor moves them (net/reactor.h). A session never closes itself in the middle of
+// something: close() marks it, the shard takes it apart at the end of the turn, the reactor sends what is left (an
+// -ERR, say) and closes the connection. Lifetime: made by Shard::open_client; destroyed when the backend has let go of
+// the connection (gone) and its subscriptions are withdrawn (detached), whichever comes last.
 #pragma once
 
 #include <cstdint>
@@ -82,12 +82,12 @@ class Session {
   const SessionKind kind;
   bool echo = true;
   bool headers = false;
-  bool dirty = false;            // in the shard's list of sessions to flush
+  bool dirty = false;  // in the shard's list of sessions to flush
   bool no_responders = false;
   Outbox outbox;
-  Account* account = nullptr;    // null until authenticated
+  Account* account = nullptr;                    // null until authenticated
   std::unique_ptr<PermissionState> permissions;  // null = everything
-  Traffic traffic;               // in: from the peer
+  Traffic traffic;                               // in: from the peer
   uint64_t stalls = 0;
 
   // --- the reactor's ---
@@ -112,8 +112,8 @@ class Session {
   bool abort_ = false;
   bool gone_ = false;
   std::vector<SubRow> last_subs_;  // what it was subscribed to when it closed; for /connz?state=closed
-  bool detached_ = false;        // nothing of it is left in the index
-  size_t table_index_ = 0;       // place in Shard::sessions_
+  bool detached_ = false;          // nothing of it is left in the index
+  size_t table_index_ = 0;         // place in Shard::sessions_
 };
 
 }  // namespace peregrine::core

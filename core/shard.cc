@@ -201,8 +201,8 @@ int64_t Shard::next_deadline_ns() const {
   return at;
 }
 
-// Everything of this turn becomes visible to the others: interest first, so that a delivery never overtakes the subscription its
-// receiver may have learnt of through it.
+// Everything of this turn becomes visible to the others: interest first, so that a delivery never overtakes the
+// subscription its receiver may have learnt of through it.
 void Shard::publish() {
   const auto publish_interest = [&] {
     for (Peer& peer : peers_) {
@@ -235,7 +235,8 @@ void Shard::publish() {
     if (!peers_[n].published) continue;
     peers_[n].published = false;
     Shard& target = *server_.shards[n];
-    if (target.sleeping_.load(std::memory_order_relaxed) != 0 && target.sleeping_.exchange(0, std::memory_order_relaxed) != 0) {
+    if (target.sleeping_.load(std::memory_order_relaxed) != 0 &&
+        target.sleeping_.exchange(0, std::memory_order_relaxed) != 0) {
       ++ring_counters_.wakeups;
       target.waker_();
     }
@@ -267,7 +268,8 @@ void Shard::post(Mailbox::Command command) {
   wake();
 }
 
-// ---------------------------------------------------------------------------------------------------- records to other shards
+// ---------------------------------------------------------------------------------------------------- records to other
+// shards
 
 namespace {
 
@@ -305,7 +307,8 @@ bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
 
 }  // namespace
 
-void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue, Session& cause) {
+void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue,
+                          Session& cause) {
   const auto fill = [&](char* to) {
     std::memcpy(to, &record, sizeof(record));
     put(put(to + sizeof(record), subject), queue);
@@ -399,7 +402,8 @@ bool Shard::move_overflow() {
   return moved;
 }
 
-// Neither read from nor sent to until the overflow lists have drained: what a client causes is bounded by what it had sent already.
+// Neither read from nor sent to until the overflow lists have drained: what a client causes is bounded by what it had
+// sent already.
 void Shard::hold_for_rings(Session& cause) {
   if (!rules.hold_stuck_output || cause.closing() || cause.held_by(kHoldRing)) return;
   cause.hold(kHoldRing);
@@ -505,12 +509,14 @@ void Shard::trace(const Session& session, std::string_view arrow, std::string_vi
 
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
-Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject, std::string_view queue) {
+Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
+                                      std::string_view queue) {
   if (free_subscriptions_.empty()) {
     blocks_.push_back(std::make_unique<SubscriptionBlock>());
     char* bytes = blocks_.back()->bytes;
     free_subscriptions_.reserve(SubscriptionBlock::kCount);
-    for (size_t n = SubscriptionBlock::kCount; n-- > 0;) free_subscriptions_.push_back(bytes + n * sizeof(Subscription));
+    for (size_t n = SubscriptionBlock::kCount; n-- > 0;)
+      free_subscriptions_.push_back(bytes + n * sizeof(Subscription));
   }
   auto* sub = new (free_subscriptions_.back()) Subscription(&session, sid);
   free_subscriptions_.pop_back();
@@ -572,8 +578,8 @@ void Shard::shut_down(CloseReason reason) {
   for (Session* session : all) session->close(reason);
 }
 
-// Closes this shard's clients one by one, spread evenly over the time given: all of them reconnecting at once is what lame duck
-// mode exists to avoid.
+// Closes this shard's clients one by one, spread evenly over the time given: all of them reconnecting at once is what
+// lame duck mode exists to avoid.
 void Shard::begin_lame_duck(int64_t over_ns) {
   lame_duck_ = true;
   const auto n = static_cast<int64_t>(sessions_.size());
@@ -587,8 +593,8 @@ void Shard::close_next_lame_duck() {
     if (session->closing()) continue;
     session->close(CloseReason::kServerShutdown);
     const int64_t half = std::max<int64_t>(lame_duck_interval_ns_ / 2, 1);
-    timers_.arm(lame_duck_timer_, now_ns_ + half + static_cast<int64_t>(random_.below(static_cast<uint64_t>(half))), this,
-                [](void* self) { static_cast<Shard*>(self)->close_next_lame_duck(); });
+    timers_.arm(lame_duck_timer_, now_ns_ + half + static_cast<int64_t>(random_.below(static_cast<uint64_t>(half))),
+                this, [](void* self) { static_cast<Shard*>(self)->close_next_lame_duck(); });
     return;
   }
 }

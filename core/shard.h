@@ -1,16 +1,18 @@
-// Everything one core owns: its sessions, its replica of the subject index, its memory, its timers, its ends of the rings.
+// Everything one core owns: its sessions, its replica of the subject index, its memory, its timers, its ends of the
+// rings.
 //
-// Exactly one thread runs a shard, through net/reactor.h. Other threads reach it by three doors only: another shard by ring, the
-// control thread and workers by post(), anybody by wake(). No locks and no shared state besides the rings.
+// Exactly one thread runs a shard, through net/reactor.h. Other threads reach it by three doors only: another shard by
+// ring, the control thread and workers by post(), anybody by wake(). No locks and no shared state besides the rings.
 //
 // The turn, called by the reactor in this order (design.md section 4 has the proof that depends on it):
 //   begin_turn      the clock
 //   drain_rings     snapshot of the delivery tails, all interest, deliveries up to the snapshot
 //   session.feed    the input acquired BEFORE drain_rings is parsed AFTER it
-//   end_turn        timers, commands, closing sessions, overflow; publishes interest tails, then delivery tails, wakes peers
-//   flush           the reactor sends what dirty sessions have, unless output_stuck()
-// Rule 2, nothing leaves while something is stuck: while an interest record waits in an overflow list, no delivery is published
-// and no byte leaves this shard; while a delivery waits, the session that caused it is held (no output, no reading).
+//   end_turn        timers, commands, closing sessions, overflow; publishes interest tails, then delivery tails, wakes
+//   peers flush           the reactor sends what dirty sessions have, unless output_stuck()
+// Rule 2, nothing leaves while something is stuck: while an interest record waits in an overflow list, no delivery is
+// published and no byte leaves this shard; while a delivery waits, the session that caused it is held (no output, no
+// reading).
 #pragma once
 
 #include <atomic>
@@ -59,24 +61,26 @@ class RingMatrix {
 
 // The rules of section 4, for the tests that switch one off to prove that it is needed.
 struct CrossingRules {
-  bool drain_before_think = true;   // rule 1: interest is drained before input is parsed
-  bool interest_first = true;       // rule 1: interest tails are published before delivery tails
-  bool hold_stuck_output = true;    // rule 2
-  bool repick = true;               // rule 3
-  bool overflow_in_order = true;    // rule 4: what overflows goes behind what overflowed before
+  bool drain_before_think = true;           // rule 1: interest is drained before input is parsed
+  bool interest_first = true;               // rule 1: interest tails are published before delivery tails
+  bool hold_stuck_output = true;            // rule 2
+  bool repick = true;                       // rule 3
+  bool overflow_in_order = true;            // rule 4: what overflows goes behind what overflowed before
   std::function<void()> between_publishes;  // what another shard may do just then
 };
 
 class Shard final : public ReleaseSink {
  public:
-  Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* rings, uint64_t seed, int64_t now_ns, int64_t wall_ns);
+  Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* rings, uint64_t seed, int64_t now_ns,
+        int64_t wall_ns);
   ~Shard();
 
   // --- the turn ---
   void begin_turn(int64_t now_ns, int64_t wall_ns);
   bool drain_rings();  // true if there was anything
   Session* open_client(uint32_t conn, std::string ip, uint16_t port);
-  void closed(Session& session, CloseReason reason);  // the backend has let go: `reason` counts if the session had none yet
+  void closed(Session& session,
+              CloseReason reason);  // the backend has let go: `reason` counts if the session had none yet
   // Returns true if anything was done or is waiting to be done.
   bool end_turn();
   bool output_stuck() const { return interest_stuck_; }
@@ -120,7 +124,8 @@ class Shard final : public ReleaseSink {
   void count_slow_consumer() { ++slow_consumers_; }
   void count_stale() { ++stale_; }
 
-  Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject, std::string_view queue);
+  Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject,
+                                 std::string_view queue);
   // Out of the index and of its session, and destroyed.
   void remove_subscription(Subscription& sub);
   void set_subscription_limit(Subscription& sub, uint64_t max);
@@ -193,15 +198,15 @@ class Shard final : public ReleaseSink {
   std::deque<ConnRow> closed_rows_;
 
   std::vector<Session*> dirty_;
-  std::vector<Session*> closing_;   // marked; to be taken apart
+  std::vector<Session*> closing_;  // marked; to be taken apart
   std::vector<Session*> stalled_;
   Timer stall_timer_;
   std::vector<Session*> ring_held_;
 
-  std::vector<Peer> peers_;         // by shard number; our own entry is empty
+  std::vector<Peer> peers_;  // by shard number; our own entry is empty
   bool interest_stuck_ = false;
   bool delivery_stuck_ = false;
-  uint32_t first_peer_ = 0;         // where the next drain begins
+  uint32_t first_peer_ = 0;  // where the next drain begins
   Mailbox mailbox_;
   alignas(128) std::atomic<uint32_t> sleeping_{0};
   std::function<void()> waker_;

@@ -1,8 +1,10 @@
-// The subscriptions of one session by sid: open addressing over 8-byte slots, because a session may have a million of them.
+// The subscriptions of one session by sid: open addressing over 8-byte slots, because a session may have a million of
+// them.
 //
-// Owned by its session. Keyed hash: sids are chosen by clients. Removal shifts back, so there are no tombstones; an empty table
-// owns no memory. A slot is a pointer with 16 bits of the sid's hash on top: a probe that passes by others does not touch them. Doubling a table of a million slots costs some milliseconds, once per doubling; a client with that many
-// subscriptions on one connection pays it itself, in its own turn.
+// Owned by its session. Keyed hash: sids are chosen by clients. Removal shifts back, so there are no tombstones; an
+// empty table owns no memory. A slot is a pointer with 16 bits of the sid's hash on top: a probe that passes by others
+// does not touch them. Doubling a table of a million slots costs some milliseconds, once per doubling; a client with
+// that many subscriptions on one connection pays it itself, in its own turn.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +63,8 @@ class SidTable {
       if (slots_[i] != 0) visit(*pointer(slots_[i]));
     }
   }
-  // Slices of a table nobody changes between the calls: visits from slot `from`, about `count` slots; returns where to go on,
-  // or 0 when done.
+  // Slices of a table nobody changes between the calls: visits from slot `from`, about `count` slots; returns where to
+  // go on, or 0 when done.
   template <class Visit>
   size_t for_slice(size_t from, size_t count, Visit&& visit) const {
     const size_t end = from + count < capacity() ? from + count : capacity();
@@ -71,7 +73,8 @@ class SidTable {
     }
     return end == capacity() ? 0 : end;
   }
-  // For taking a session apart: any subscription, or null. Scans from the end so that erasing what it returns stays cheap.
+  // For taking a session apart: any subscription, or null. Scans from the end so that erasing what it returns stays
+  // cheap.
   Subscription* any() const {
     while (any_from_ < capacity() || size_ != 0) {
       if (any_from_ >= capacity()) any_from_ = 0;
@@ -83,10 +86,12 @@ class SidTable {
 
  private:
   size_t capacity() const { return slots_ == nullptr ? 0 : mask_ + 1; }
-  using Slot = uint64_t;  // 0 = empty
+  using Slot = uint64_t;                   // 0 = empty
   static constexpr int kPointerBits = 48;  // of user space, on x86-64 and on arm64 without tagged pointers
   static uint64_t tag_of(uint64_t hash_or_slot) { return hash_or_slot >> kPointerBits; }
-  static Subscription* pointer(Slot slot) { return reinterpret_cast<Subscription*>(slot & ((uint64_t{1} << kPointerBits) - 1)); }
+  static Subscription* pointer(Slot slot) {
+    return reinterpret_cast<Subscription*>(slot & ((uint64_t{1} << kPointerBits) - 1));
+  }
 
   void place(const KeyedHash& hash, Subscription* sub) {
     const uint64_t full = hash(sub->sid());

@@ -56,11 +56,11 @@ Marks mark_block(const char* p, size_t size) {
   return marks;
 }
 
-// Where a whole-token wildcard stands, and whether tokens are empty, depends on the neighbours of each byte; across block
-// borders they are carried.
+// Where a whole-token wildcard stands, and whether tokens are empty, depends on the neighbours of each byte; across
+// block borders they are carried.
 struct Scan {
-  bool valid = true;     // as a subscription subject
-  bool wildcard = false; // any whole-token wildcard
+  bool valid = true;      // as a subscription subject
+  bool wildcard = false;  // any whole-token wildcard
 };
 
 Scan scan(std::string_view subject) {
@@ -169,7 +169,7 @@ bool is_subset(std::string_view inner, std::string_view outer) {
     if (is_fwc(out)) return true;
     if (is_fwc(in)) return false;  // any number of tokens does not fit into one
     if (is_pwc(out)) continue;
-    if (in != out) return false;   // `*` in `foo` is false here too
+    if (in != out) return false;  // `*` in `foo` is false here too
   }
   return !more_inner;
 }

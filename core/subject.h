@@ -1,9 +1,10 @@
 // Subject rules: pure functions over text, any thread, no allocation, linear in the text.
 //
-// A subject is tokens separated by '.'. `*` stands for exactly one token and `>` for one or more trailing ones; both are wildcards only
-// as whole tokens (`foo*` is literal). No token is empty and none holds space, tab, CR, LF or FF; any other byte is a letter.
-// All functions take any bytes. Those that speak of subscription subjects answer false for malformed ones; the ones about two
-// patterns (is_subset, subjects_overlap) expect valid subscription subjects and answer something harmless otherwise.
+// A subject is tokens separated by '.'. `*` stands for exactly one token and `>` for one or more trailing ones; both
+// are wildcards only as whole tokens (`foo*` is literal). No token is empty and none holds space, tab, CR, LF or FF;
+// any other byte is a letter. All functions take any bytes. Those that speak of subscription subjects answer false for
+// malformed ones; the ones about two patterns (is_subset, subjects_overlap) expect valid subscription subjects and
+// answer something harmless otherwise.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,9 @@ bool is_valid_subject(std::string_view subject);
 bool is_literal(std::string_view subject);
 
 // What a pedantic client may publish to: valid and literal.
-inline bool is_valid_publish_subject(std::string_view subject) { return is_literal(subject) && is_valid_subject(subject); }
+inline bool is_valid_publish_subject(std::string_view subject) {
+  return is_literal(subject) && is_valid_subject(subject);
+}
 
 // Separators + 1; 0 for the empty subject. For max_subscription_tokens.
 size_t count_tokens(std::string_view subject);
@@ -37,7 +40,8 @@ bool is_subset(std::string_view inner, std::string_view outer);
 // Some literal subject reaches both: what a deny pattern needs to know of a subscription.
 bool subjects_overlap(std::string_view a, std::string_view b);
 
-// for (std::string_view token : Tokens(subject)): one more than there are separators, also empty ones; none for the empty subject.
+// for (std::string_view token : Tokens(subject)): one more than there are separators, also empty ones; none for the
+// empty subject.
 class Tokens {
  public:
   class Iterator {

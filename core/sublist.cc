@@ -1,14 +1,16 @@
-// Why shape hash, and not a trie for all patterns: measured in this very code (bench/sublist_bench.cc; the trie alone by setting the
-// shape caps to 0), 1 M subscriptions of 22 bytes of which 20 % are patterns of 15 overlapping shapes, on a busy 2-core VM, so read the
-// ratios: random subjects 1.2 us against 4.8, 4096 subjects 107 ns against 134, churn 207 ns against 315, 98 bytes per subscription
-// against 135. Where no pattern is involved both are the same literal table: 30 ns a match over 4096 subjects, 160 to 185 ns at
-// random over 1 M and 250 to 330 over 10 M (125 to 160 and 200 to 225 when prepared ahead), 97 and 92 bytes a subscription
-// with the Subscription itself. The prototypes before it said the same at 1 M and 10 M (shape hash 256 to 446 ns cold and 25 hot, flat
-// trie 560 to 970 and 130 to 230). The trie remains for what would make a shape list long: it bounds the work a hostile
-// client can cause per match, and nothing else uses it.
+// Why shape hash, and not a trie for all patterns: measured in this very code (bench/sublist_bench.cc; the trie alone
+// by setting the shape caps to 0), 1 M subscriptions of 22 bytes of which 20 % are patterns of 15 overlapping shapes,
+// on a busy 2-core VM, so read the ratios: random subjects 1.2 us against 4.8, 4096 subjects 107 ns against 134, churn
+// 207 ns against 315, 98 bytes per subscription against 135. Where no pattern is involved both are the same literal
+// table: 30 ns a match over 4096 subjects, 160 to 185 ns at random over 1 M and 250 to 330 over 10 M (125 to 160 and
+// 200 to 225 when prepared ahead), 97 and 92 bytes a subscription with the Subscription itself. The prototypes before
+// it said the same at 1 M and 10 M (shape hash 256 to 446 ns cold and 25 hot, flat trie 560 to 970 and 130 to 230). The
+// trie remains for what would make a shape list long: it bounds the work a hostile client can cause per match, and
+// nothing else uses it.
 //
-// The order of a match: literal probe first, as nearly all interest is literal, then, only if patterns could take part, the cache, then
-// the shapes. A literal remembers the generation at which no pattern matched it, so it stays one probe among patterns.
+// The order of a match: literal probe first, as nearly all interest is literal, then, only if patterns could take part,
+// the cache, then the shapes. A literal remembers the generation at which no pattern matched it, so it stays one probe
+// among patterns.
 #include "core/sublist.h"
 
 #include <algorithm>
@@ -118,16 +120,16 @@ void Sublist::erase_entry_if_empty(Entry* entry) {
   if (entry->pattern) {
     if (entry->shards() != 0) return;
     wild_->patterns.erase(entry);
-    // Without patterns there is nothing the cache could know better than a probe. The object stays: its generations must never
-    // repeat, literals remember them.
+    // Without patterns there is nothing the cache could know better than a probe. The object stays: its generations
+    // must never repeat, literals remember them.
     if (wild_->patterns.size() == 0) {
       wild_->cache.clear();
       active_ = nullptr;
     }
     return;
   }
-  EntrySlot* slot = literals_.find(tag_of(hash_(entry->text())),
-                                   [&](const EntrySlot& each) { return entry_at(each.ref) == entry; });
+  EntrySlot* slot =
+      literals_.find(tag_of(hash_(entry->text())), [&](const EntrySlot& each) { return entry_at(each.ref) == entry; });
   const EntrySlab::Ref ref = slot->ref;
   literals_.erase(slot);
   slab_.release(ref, entry->cell_bytes());
@@ -392,7 +394,8 @@ void Sublist::prefetch(uint64_t prepared) const {
     __builtin_prefetch(slab_.at(slot->ref));
 }
 
-// A literal no pattern matches is marked so and needs no cache; anything else is put together and, at its second time, kept.
+// A literal no pattern matches is marked so and needs no cache; anything else is put together and, at its second time,
+// kept.
 Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards) {
   slow_matches_++;
   PatternIndex& patterns = active_->patterns;
@@ -461,7 +464,8 @@ bool Sublist::merge_groups() {
         merged_members_.insert(merged_members_.end(), part.local.begin(), part.local.end());
         for (const ShardWeight& each : part.remote) {
           const auto begin = merged_weights_.begin() + static_cast<std::ptrdiff_t>(first_weight);
-          const auto known = std::find_if(begin, merged_weights_.end(), [&](const ShardWeight& w) { return w.shard == each.shard; });
+          const auto known =
+              std::find_if(begin, merged_weights_.end(), [&](const ShardWeight& w) { return w.shard == each.shard; });
           if (known != merged_weights_.end()) known->weight += each.weight;
           else merged_weights_.push_back(each);
         }

@@ -1,16 +1,18 @@
 // The subject index of one account on one shard: who gets a message on a subject.
 //
-// Owned, read and written by one shard only: no locks, no atomics. It is that shard's replica of the whole server's interest:
+// Owned, read and written by one shard only: no locks, no atomics. It is that shard's replica of the whole server's
+// interest:
 //   local   the shard's own subscriptions, exact;
-//   remote  the other shards' interest, as small as it can be: a literal subject is a 64-bit keyed hash -> set of shards (a false
-//           hit costs one wasted ring record, the target matches exactly), a pattern its text once with a set of shards, a queue
-//           group its subject and name once with one weight per shard.
+//   remote  the other shards' interest, as small as it can be: a literal subject is a 64-bit keyed hash -> set of
+//   shards (a false
+//           hit costs one wasted ring record, the target matches exactly), a pattern its text once with a set of
+//           shards, a queue group its subject and name once with one weight per shard.
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
-// Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays valid
-// until the next call of a non-const member. A group is all members of one queue name among the subscriptions a message
-// matches, whatever their subjects: `foo.a q` and `foo.> q` are one group for a message on foo.a, which reaches both (as in
-// nats-server). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
+// Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays
+// valid until the next call of a non-const member. A group is all members of one queue name among the subscriptions a
+// message matches, whatever their subjects: `foo.a q` and `foo.> q` are one group for a message on foo.a, which reaches
+// both (as in nats-server). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
 #pragma once
 
 #include <cstdint>
@@ -39,16 +41,16 @@ struct HashKey {
 struct InterestChange {
   enum class Kind : uint8_t {
     kNone,
-    kFirst,    // plain: 0 -> 1 subscriptions of this subject
-    kLast,     // plain: 1 -> 0
-    kWeight,   // queue: the group has `weight` members here now (0 = gone)
+    kFirst,   // plain: 0 -> 1 subscriptions of this subject
+    kLast,    // plain: 1 -> 0
+    kWeight,  // queue: the group has `weight` members here now (0 = gone)
   };
   Kind kind = Kind::kNone;
   uint32_t weight = 0;
 };
 
-// The names and meaning of /subsz. A match that took one probe, or came from the cache, counts as a cache hit. Fan-out counts plain
-// subscriptions and queue groups, over all matches so far.
+// The names and meaning of /subsz. A match that took one probe, or came from the cache, counts as a cache hit. Fan-out
+// counts plain subscriptions and queue groups, over all matches so far.
 struct SublistStats {
   uint64_t num_subscriptions = 0, num_cache = 0, num_inserts = 0, num_removes = 0, num_matches = 0, cache_hits = 0;
   uint64_t max_fanout = 0;
@@ -77,16 +79,17 @@ class Sublist {
   void set_remote(uint32_t shard, std::string_view subject, bool interested);
   void set_remote_queue(uint32_t shard, std::string_view subject, std::string_view queue, uint32_t weight);
 
-  // Who gets a message published on `subject`. Wildcards in it are taken literally as tokens (parity.md 1.4-04). `subject` may be
-  // any bytes a control line can hold, malformed ones included (empty tokens, a thousand tokens): they only match less.
-  // Order within plain and groups is unspecified but stable while nothing changes. Warm: one hash probe, no allocation.
+  // Who gets a message published on `subject`. Wildcards in it are taken literally as tokens (parity.md 1.4-04).
+  // `subject` may be any bytes a control line can hold, malformed ones included (empty tokens, a thousand tokens): they
+  // only match less. Order within plain and groups is unspecified but stable while nothing changes. Warm: one hash
+  // probe, no allocation.
   Match match(std::string_view subject);
 
-  // The same in steps, for a batch of messages with subjects all over a large index, where a match is mostly waiting for memory:
-  // prepare() a few messages ahead, prefetch() a little later, then match with what prepare() gave. Any step may be left out or come to
-  // nothing; the answer is the same.
-  uint64_t prepare(std::string_view subject) const;        // hashes; fetches the slot
-  void prefetch(uint64_t prepared) const;                  // slot has arrived: fetches the entry
+  // The same in steps, for a batch of messages with subjects all over a large index, where a match is mostly waiting
+  // for memory: prepare() a few messages ahead, prefetch() a little later, then match with what prepare() gave. Any
+  // step may be left out or come to nothing; the answer is the same.
+  uint64_t prepare(std::string_view subject) const;  // hashes; fetches the slot
+  void prefetch(uint64_t prepared) const;            // slot has arrived: fetches the entry
   Match match(std::string_view subject, uint64_t prepared);
 
   // The group with this id among those `subject` matches; for re-picks (design.md section 4, rule 3).
@@ -108,7 +111,8 @@ class Sublist {
     });
   }
 
-  // Calls visit(subject, queue, weight) for each distinct local interest (weight 0 = plain): the snapshot a route or a new shard needs.
+  // Calls visit(subject, queue, weight) for each distinct local interest (weight 0 = plain): the snapshot a route or a
+  // new shard needs.
   template <class Visit>
   void for_each_interest(Visit&& visit) const {
     for_each_entry([&](const Entry& entry) {

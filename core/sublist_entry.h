@@ -1,8 +1,8 @@
 // What the index keeps per distinct subject: a 16-byte header and the text, in one slab cell. Private to the sublist.
 //
-// Nearly all entries are literals with one plain subscription: that one sits in the header, and a match's span points at it. Anything
-// more (several subscriptions, queue groups) moves to a Crowd on the heap. A pattern also has the set of other shards with plain
-// interest in it; for literals that is in a table of hashes (sublist.h), which has no texts.
+// Nearly all entries are literals with one plain subscription: that one sits in the header, and a match's span points
+// at it. Anything more (several subscriptions, queue groups) moves to a Crowd on the heap. A pattern also has the set
+// of other shards with plain interest in it; for literals that is in a table of hashes (sublist.h), which has no texts.
 #pragma once
 
 #include <cstdint>

@@ -326,8 +326,8 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
 
   const std::vector<Shape>* const exact = count <= kMaxShapeTokens ? &exact_shapes_[count] : nullptr;
   const bool have_exact = exact != nullptr && !exact->empty();
-  const auto hashed = static_cast<uint32_t>(
-      have_exact ? count : std::min<size_t>({count, full_tokens_max_, kMaxShapeTokens}));
+  const auto hashed =
+      static_cast<uint32_t>(have_exact ? count : std::min<size_t>({count, full_tokens_max_, kMaxShapeTokens}));
   const auto token = [&](uint32_t n) {
     return std::string_view(starts[n], static_cast<size_t>(starts[n + 1] - starts[n] - 1));
   };
@@ -374,7 +374,8 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
         const bool literal = (shape.literals >> n) & 1;
         const std::string_view want = literal ? token(n) : std::string_view("*");
         if (literal && is_pwc(want)) return false;  // a published `*` equals no literal token
-        if (pattern.size() - p < want.size() || std::memcmp(pattern.data() + p, want.data(), want.size()) != 0) return false;
+        if (pattern.size() - p < want.size() || std::memcmp(pattern.data() + p, want.data(), want.size()) != 0)
+          return false;
         p += want.size();
         if (p == pattern.size()) return n + 1 == shape.tokens && !shape.full;
         if (pattern[p++] != '.') return false;
@@ -383,7 +384,8 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
     };
     const EntrySlot* slot = slots[i];
     // Another entry with the same 32 bits may stand in front.
-    if (!same(*slot)) [[unlikely]] slot = table_.find(tag_of(keys[i]), same);
+    if (!same(*slot)) [[unlikely]]
+      slot = table_.find(tag_of(keys[i]), same);
     if (slot == nullptr) continue;
     Entry* entry = entry_at(slot->ref);
     __builtin_prefetch(entry->only);
@@ -397,7 +399,8 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
 }
 
 uint64_t PatternIndex::memory_bytes() const {
-  uint64_t bytes = sizeof(*this) + table_.memory_bytes() + trie_.memory_bytes() + full_shapes_.capacity() * sizeof(Shape);
+  uint64_t bytes =
+      sizeof(*this) + table_.memory_bytes() + trie_.memory_bytes() + full_shapes_.capacity() * sizeof(Shape);
   for (const auto& shapes : exact_shapes_) bytes += shapes.capacity() * sizeof(Shape);
   return bytes + tokens_.capacity() * sizeof(std::string_view) + refs_.capacity() * sizeof(EntrySlab::Ref);
 }

@@ -1,14 +1,16 @@
 // The wildcard half of the subject index. Private to the sublist; same owner, same thread.
 //
-// Shape hash: the shape of a pattern is its token count, which of the tokens are literal, and whether it ends in `>`. All patterns
-// live in one table keyed by hash(shape, literal tokens); a publish hashes its tokens once, and probes once for each live shape
-// that its token count allows. A client can invent shapes at will, so at most kMaxExactShapes per token count and kMaxFullShapes
-// ending in `>` are live; further ones, and patterns of more than kMaxShapeTokens tokens, go to a trie (compressed: at most two nodes a
-// pattern). Work per match is bounded by those caps, plus in the trie by its nodes.
+// Shape hash: the shape of a pattern is its token count, which of the tokens are literal, and whether it ends in `>`.
+// All patterns live in one table keyed by hash(shape, literal tokens); a publish hashes its tokens once, and probes
+// once for each live shape that its token count allows. A client can invent shapes at will, so at most kMaxExactShapes
+// per token count and kMaxFullShapes ending in `>` are live; further ones, and patterns of more than kMaxShapeTokens
+// tokens, go to a trie (compressed: at most two nodes a pattern). Work per match is bounded by those caps, plus in the
+// trie by its nodes.
 //
 // Generations (64-bit, never wrap) say what of a literal subject's match still stands:
-//   changed(bucket)  steps whenever a pattern whose first token hashes to `bucket`, or is a wildcard, changes in any way;
-//   created(bucket)  only when such a pattern appears: enough for "no pattern matches this literal", which removals leave true.
+//   changed(bucket)  steps whenever a pattern whose first token hashes to `bucket`, or is a wildcard, changes in any
+//   way; created(bucket)  only when such a pattern appears: enough for "no pattern matches this literal", which
+//   removals leave true.
 // Invariant: every live pattern is in exactly one of table and trie.
 #pragma once
 
@@ -64,8 +66,8 @@ class PatternTrie {
   struct Node {
     std::string label;  // one or more tokens, wildcards `*` included; empty at the root
     Node* parent = nullptr;
-    Ref exact = 0;      // the pattern that ends here
-    Ref rest = 0;       // the pattern that goes on with `>` alone
+    Ref exact = 0;                       // the pattern that ends here
+    Ref rest = 0;                        // the pattern that goes on with `>` alone
     std::unique_ptr<Children> children;  // by first token of their label
   };
 

@@ -141,8 +141,8 @@ void Slab<kUnit, kMaxCell, kMinChunk>::release(Ref ref, size_t bytes) {
   chunk.live--;
   if (!had_room) link(index);
   if (chunk.live > 0) return;
-  // One empty chunk of a class is kept while it is the only one with room, or a lone subscription that comes and goes would
-  // allocate every time; it is small unless the class was large.
+  // One empty chunk of a class is kept while it is the only one with room, or a lone subscription that comes and goes
+  // would allocate every time; it is small unless the class was large.
   if (chunk.bytes == kMinChunk && kMinChunk < kMaxChunkBytes) return;
   unlink(index);
   class_chunks_[chunk.cell_units]--;

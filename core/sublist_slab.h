@@ -1,9 +1,10 @@
 // Memory for the index: cells that never move, named by a 32-bit reference, so that a hash slot is 8 bytes.
 //
-// Chunks hold cells of one size and are given back to the system as soon as their last cell is freed. A size starts with a small chunk
-// and doubles up to 2 MiB, so that a small account stays small; chunks of 2 MiB are huge pages where the system grants them (a random
-// walk over a million subscriptions is bound by TLB misses: measured 1.5 to 2.5 times faster). Cells above kMaxCell (rare: very
-// long subjects) are single allocations behind the same kind of reference. One owner thread.
+// Chunks hold cells of one size and are given back to the system as soon as their last cell is freed. A size starts
+// with a small chunk and doubles up to 2 MiB, so that a small account stays small; chunks of 2 MiB are huge pages where
+// the system grants them (a random walk over a million subscriptions is bound by TLB misses: measured 1.5 to 2.5 times
+// faster). Cells above kMaxCell (rare: very long subjects) are single allocations behind the same kind of reference.
+// One owner thread.
 #pragma once
 
 #include <array>
@@ -15,7 +16,6 @@
 namespace peregrine::core {
 
 inline constexpr size_t kMaxChunkBytes = size_t{2} << 20;
-
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 class Slab {
@@ -32,7 +32,8 @@ class Slab {
   void release(Ref ref, size_t bytes);  // `bytes` as given to allocate
 
   void* at(Ref ref) const {
-    if (ref & kLarge) [[unlikely]] return large_[ref & ~kLarge];
+    if (ref & kLarge) [[unlikely]]
+      return large_[ref & ~kLarge];
     return bases_[ref >> kUnitBits] + size_t{ref & kUnitMask} * kUnit;
   }
 
@@ -47,10 +48,10 @@ class Slab {
 
   struct Chunk {
     uint32_t bytes = 0;
-    uint32_t used_units = 0;   // cells are cut from the front first
+    uint32_t used_units = 0;  // cells are cut from the front first
     uint32_t live = 0;
     uint32_t free_unit = kNone;  // freed cells, linked through their first word
-    uint32_t next = kNone;     // list of this class's chunks with room
+    uint32_t next = kNone;       // list of this class's chunks with room
     uint32_t previous = kNone;
     uint16_t cell_units = 0;
   };

@@ -1,10 +1,11 @@
-// Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds), so
-// ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a directory; a
-// full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.4 and 0.8 at every size.
+// Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds),
+// so ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a
+// directory; a full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.4 and 0.8 at
+// every size.
 //
-// Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks behind a slot at
-// the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed; the caller tells them apart.
-// Slot pointers are valid until the next insert or erase. One owner thread.
+// Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks
+// behind a slot at the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed;
+// the caller tells them apart. Slot pointers are valid until the next insert or erase. One owner thread.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,8 @@ class SlotTable {
   uint64_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   uint64_t memory_bytes() const {
-    return bytes_ + directory_.capacity() * sizeof(Segment) + (huge_ == nullptr ? 0 : sizeof(*huge_) + huge_->memory_bytes());
+    return bytes_ + directory_.capacity() * sizeof(Segment) +
+           (huge_ == nullptr ? 0 : sizeof(*huge_) + huge_->memory_bytes());
   }
 
   void prefetch(uint32_t tag) const {
@@ -106,13 +108,13 @@ class SlotTable {
 
  private:
   static constexpr uint32_t kMinSegmentSlots = 8;
-  static constexpr size_t kHugeFrom = 16384;   // bytes of a segment
-  static constexpr uint32_t kHugeDepth = 4;    // sixteen segments: half a megabyte and more
-  static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
+  static constexpr size_t kHugeFrom = 16384;  // bytes of a segment
+  static constexpr uint32_t kHugeDepth = 4;   // sixteen segments: half a megabyte and more
+  static constexpr uint32_t kMaxDepth = 20;   // beyond this segments just grow: 2^20 of them hold six billion entries
 
   struct Block {
     uint32_t count;
-    uint32_t depth;  // how many tag bits all entries of this segment share
+    uint32_t depth;        // how many tag bits all entries of this segment share
     SegmentSlab::Ref ref;  // 0 = from malloc
     uint32_t unused;
     Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }

@@ -1,9 +1,9 @@
 // One subscription: plain data, 40 bytes, because there may be ten million of them.
 //
-// Owns: its sid when that is longer than 8 bytes. Belongs to one session and so to that session's shard; no other thread looks
-// at it. Subject and queue name are not here: the index stores each text once (Sublist::subject_of, queue_of).
-// Lifetime: made by the session on SUB, inserted into the account's Sublist, removed from it before it is destroyed. During a
-// delivery nothing is removed (delivery.h): a match's pointers stay good until the turn's clean-up.
+// Owns: its sid when that is longer than 8 bytes. Belongs to one session and so to that session's shard; no other
+// thread looks at it. Subject and queue name are not here: the index stores each text once (Sublist::subject_of,
+// queue_of). Lifetime: made by the session on SUB, inserted into the account's Sublist, removed from it before it is
+// destroyed. During a delivery nothing is removed (delivery.h): a match's pointers stay good until the turn's clean-up.
 #pragma once
 
 #include <cstdint>
@@ -16,24 +16,25 @@ class Session;
 
 class Subscription {
  public:
-  static constexpr size_t kMaxSid = UINT16_MAX;  // far above any max_control_line in use; the session refuses longer ones
+  static constexpr size_t kMaxSid =
+      UINT16_MAX;  // far above any max_control_line in use; the session refuses longer ones
 
   Subscription(Session* session, std::string_view sid) : session(session) { set_sid(sid); }
-  ~Subscription() { if (sid_size_ > kInlineSid) delete[] sid_.heap; }
+  ~Subscription() {
+    if (sid_size_ > kInlineSid) delete[] sid_.heap;
+  }
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
 
-  std::string_view sid() const {
-    return {sid_size_ > kInlineSid ? sid_.heap : sid_.inline_bytes, sid_size_};
-  }
+  std::string_view sid() const { return {sid_size_ > kInlineSid ? sid_.heap : sid_.inline_bytes, sid_size_}; }
 
   Session* session;
-  void* entry = nullptr;     // the index's own; set by Sublist::insert, null while not inserted
-  uint64_t delivered = 0;    // messages handed to the session's outbox
-  uint32_t position = 0;     // the index's own: place in the entry's list, for O(1) removal
+  void* entry = nullptr;   // the index's own; set by Sublist::insert, null while not inserted
+  uint64_t delivered = 0;  // messages handed to the session's outbox
+  uint32_t position = 0;   // the index's own: place in the entry's list, for O(1) removal
 
-  bool limited = false;      // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
-  bool closed = false;       // reached its max or being removed: skip it, the clean-up of this turn takes it out
+  bool limited = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
+  bool closed = false;   // reached its max or being removed: skip it, the clean-up of this turn takes it out
 
  private:
   static constexpr size_t kInlineSid = 8;

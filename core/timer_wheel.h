@@ -1,8 +1,8 @@
 // Timers of one shard: a hierarchical wheel of 1 ms ticks (4 levels of 256 slots: 49 days).
 //
-// Owned by one shard; intrusive, so that arming allocates nothing. A Timer fires once, at or up to 1 ms after its time, never
-// early; it may be re-armed or cancelled at any time, also from the callback. Destroying an armed timer cancels it.
-// Cost: arm and cancel O(1); advance O(ticks passed), with long sleeps skipped level by level.
+// Owned by one shard; intrusive, so that arming allocates nothing. A Timer fires once, at or up to 1 ms after its time,
+// never early; it may be re-armed or cancelled at any time, also from the callback. Destroying an armed timer cancels
+// it. Cost: arm and cancel O(1); advance O(ticks passed), with long sleeps skipped level by level.
 #pragma once
 
 #include <algorithm>
@@ -96,8 +96,8 @@ class TimerWheel {
     return fired;
   }
 
-  // When the shard must wake at the latest; INT64_MAX without timers. Exact within the first level, else the next cascade
-  // (never later than the first timer).
+  // When the shard must wake at the latest; INT64_MAX without timers. Exact within the first level, else the next
+  // cascade (never later than the first timer).
   int64_t next_ns() const {
     if (armed_ == 0) return INT64_MAX;
     int64_t first = INT64_MAX;

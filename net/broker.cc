@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <future>
 #include <mutex>
-#include <condition_variable>
 
 #include <fmt/format.h>
 
@@ -38,8 +38,8 @@ std::string Broker::start() {
   const auto ring_bytes = static_cast<uint32_t>(server_.options.native.ring_bytes);
   rings_ = std::make_unique<core::RingMatrix>(plan_.shards, interest_ring_bytes(ring_bytes), ring_bytes);
   for (uint32_t n = 0; n < plan_.shards; ++n) {
-    shards_.push_back(std::make_unique<core::Shard>(server_, n, plan_.shards, rings_.get(), plan_.seed + n * 0x9e3779b9u,
-                                                    monotonic_ns(), wall_clock_ns()));
+    shards_.push_back(std::make_unique<core::Shard>(server_, n, plan_.shards, rings_.get(),
+                                                    plan_.seed + n * 0x9e3779b9u, monotonic_ns(), wall_clock_ns()));
     server_.shards.push_back(shards_.back().get());
   }
   reactors_.resize(plan_.shards);
@@ -71,7 +71,8 @@ std::string Broker::start() {
         return;
       }
       const auto& native = server_.options.native;
-      reactors_[n] = std::make_unique<Reactor>(*shards_[n], std::move(*backend), native.idle, native.spin_us * 1000, wall_clock_ns);
+      reactors_[n] = std::make_unique<Reactor>(*shards_[n], std::move(*backend), native.idle, native.spin_us * 1000,
+                                               wall_clock_ns);
       ready->set_value("");
       if (!may_run.get()) return;
       if (n < plan_.listeners.size()) {
@@ -80,7 +81,8 @@ std::string Broker::start() {
         }
       }
       reactors_[n]->run();
-      // Any shard may still be waking this one: the backends go when all have come to rest, on the thread that used them.
+      // Any shard may still be waking this one: the backends go when all have come to rest, on the thread that used
+      // them.
       at_rest->arrive_and_wait();
       reactors_[n].reset();
     });
@@ -131,12 +133,14 @@ void Broker::stop_listening() {
 void Broker::stop(int linger_ms) {
   if (threads_.empty()) return;
   stop_listening();
-  // Done when every connection's last bytes are with the kernel; whether the peer closes its side too is not waited for.
+  // Done when every connection's last bytes are with the kernel; whether the peer closes its side too is not waited
+  // for.
   run_on_shards(
       [](core::Shard& on) {
         on.shut_down(core::CloseReason::kServerShutdown);
         const auto& sessions = on.sessions();
-        return std::all_of(sessions.begin(), sessions.end(), [](const core::Session* session) { return session->close_told; });
+        return std::all_of(sessions.begin(), sessions.end(),
+                           [](const core::Session* session) { return session->close_told; });
       },
       linger_ms);
   for (auto& reactor : reactors_) reactor->stop();

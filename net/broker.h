@@ -1,8 +1,9 @@
 // N shards with their rings, reactors and threads, as one thing to start and stop.
 //
-// Owned by main (or a test). start() makes the rings and shards on the calling thread, then each shard's thread pins itself, makes
-// its backend and its reactor there (io_uring wants the thread that uses it) and accepts from its own listening socket. Errors of any
-// of them come back from start(); nothing runs then. The other members may be called from the control thread while shards run.
+// Owned by main (or a test). start() makes the rings and shards on the calling thread, then each shard's thread pins
+// itself, makes its backend and its reactor there (io_uring wants the thread that uses it) and accepts from its own
+// listening socket. Errors of any of them come back from start(); nothing runs then. The other members may be called
+// from the control thread while shards run.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ namespace peregrine::net {
 
 struct BrokerPlan {
   uint32_t shards = 1;
-  std::vector<int> cores;   // CPU to pin shard n to: cores[n]; empty = not pinned
+  std::vector<int> cores;  // CPU to pin shard n to: cores[n]; empty = not pinned
   // Makes shard n's backend, on its thread. An error stops the start.
   std::function<std::expected<std::unique_ptr<Backend>, std::string>(uint32_t)> make_backend;
   std::vector<int> listeners;  // one listening socket per shard, or none; ownership passes to the backends

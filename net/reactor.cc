@@ -127,7 +127,8 @@ void Reactor::run() {
     }
     idle_since = 0;
     if (!shard_.try_sleep()) continue;
-    // Asked again: the wake-up that came with stop() may have been swallowed by the turn just taken. A later one ends the park.
+    // Asked again: the wake-up that came with stop() may have been swallowed by the turn just taken. A later one ends
+    // the park.
     if (!stop_.load(std::memory_order_relaxed)) backend_->park(shard_.next_deadline_ns());
     shard_.awake();
   }

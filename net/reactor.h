@@ -1,12 +1,13 @@
 // The loop of one core: poll, think, flush. Start reading here.
 //
-// A message, from NIC to subscriber: backend.acquire() collects received bytes -> shard.drain_rings() brings interest and messages of
-// the other shards up to date -> session.feed() parses, matches and delivers into outboxes and rings -> shard.end_turn() publishes the
-// rings -> flush() offers each dirty session's outbox to the backend, once -> backend.flush(), one system call.
-// The order is the proof of design.md section 4; do not rearrange it.
+// A message, from NIC to subscriber: backend.acquire() collects received bytes -> shard.drain_rings() brings interest
+// and messages of the other shards up to date -> session.feed() parses, matches and delivers into outboxes and rings ->
+// shard.end_turn() publishes the rings -> flush() offers each dirty session's outbox to the backend, once ->
+// backend.flush(), one system call. The order is the proof of design.md section 4; do not rearrange it.
 //
-// Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work the loop spins
-// for spin_ns, then parks in the backend until bytes, a wake-up or the next timer; an idle broker costs nothing.
+// Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work
+// the loop spins for spin_ns, then parks in the backend until bytes, a wake-up or the next timer; an idle broker costs
+// nothing.
 #pragma once
 
 #include <atomic>
@@ -47,7 +48,8 @@ class Reactor {
  private:
   static constexpr uint32_t kClientListener = 0;
   static constexpr size_t kSendEntries = 64;
-  static constexpr size_t kSendBytes = 512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
+  static constexpr size_t kSendBytes =
+      512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
   void flush();

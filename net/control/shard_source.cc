@@ -62,7 +62,8 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
   auto state = std::make_shared<State>();
   state->rows.account_known = query.account.empty() || query.account == "$G";
   if (!state->rows.account_known) return state->rows;
-  // The cids of a shard's sessions are taken in the first slice: sessions that come or go meanwhile do not shift the others.
+  // The cids of a shard's sessions are taken in the first slice: sessions that come or go meanwhile do not shift the
+  // others.
   auto cids = std::make_shared<std::vector<std::vector<uint64_t>>>(broker_.shards().size());
   auto done = std::make_shared<std::vector<size_t>>(broker_.shards().size(), SIZE_MAX);
   const bool all = broker_.run_on_shards(

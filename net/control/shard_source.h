@@ -1,7 +1,8 @@
-// Monitoring's questions, answered by the shards: each is a command on every shard's mailbox, worked off in slices between turns.
+// Monitoring's questions, answered by the shards: each is a command on every shard's mailbox, worked off in slices
+// between turns.
 //
-// Called on the monitor's request threads, several at once. A shard that does not answer within kTimeoutMs (it never should) is
-// left out of the answer and said in the log.
+// Called on the monitor's request threads, several at once. A shard that does not answer within kTimeoutMs (it never
+// should) is left out of the answer and said in the log.
 #pragma once
 
 #include <memory>

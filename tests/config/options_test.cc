@@ -321,8 +321,7 @@ TEST(Mappings, MistakesHaveAPlace) {
             "out of range in $2: [2]");
   EXPECT_EQ(errors("mappings { a: [{dest: b, weight: 60}, {dest: c, weight: 60}] }"),
             "main.conf:1:12: Error adding mapping for \"a\" : total weight needs to be <= 100");
-  EXPECT_EQ(errors("maps { a: {dest: b, weight: 101} }"),
-            "main.conf:1:21: Invalid weight 101 for mapping destination");
+  EXPECT_EQ(errors("maps { a: {dest: b, weight: 101} }"), "main.conf:1:21: Invalid weight 101 for mapping destination");
   EXPECT_EQ(errors("mappings { \"a.*\": \"b.{{wildcard(1)}}\", c: {destination: d, weight: \"10%\"} }"), "");
 }
 

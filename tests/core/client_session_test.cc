@@ -1,5 +1,5 @@
-// Sessions with time in the test's hands: pings, timeouts, slow consumers, lame duck. What can be said over a socket is in
-// tests/conversation.
+// Sessions with time in the test's hands: pings, timeouts, slow consumers, lame duck. What can be said over a socket is
+// in tests/conversation.
 #include <gtest/gtest.h>
 
 #include "tests/core/machine.h"
@@ -71,7 +71,8 @@ TEST(ClientSession, AuthenticationTimeout) {
 
 TEST(ClientSession, InputBehindABcryptConnectWaits) {
   config::Options options;
-  options.authorization.token = "$2a$04$LOMCrUwStLWZLkSyu8KpYeXMaz9B3tIkpW/q.j9gZHHDGPZ.3VVnW";  // not "x": must be refused
+  options.authorization.token =
+      "$2a$04$LOMCrUwStLWZLkSyu8KpYeXMaz9B3tIkpW/q.j9gZHHDGPZ.3VVnW";  // not "x": must be refused
   Machine machine(1, options);
   Client& client = machine.connect(0, "");
   client.send("CONNECT {\"verbose\":false,\"auth_token\":\"x\"}\r\nPING\r\n");

@@ -1,5 +1,5 @@
-// The four rules that make N shards look like one server (design.md section 4): each must hold, and each test must fail when the
-// rule is switched off.
+// The four rules that make N shards look like one server (design.md section 4): each must hold, and each test must fail
+// when the rule is switched off.
 #include <gtest/gtest.h>
 
 #include "tests/core/machine.h"
@@ -34,7 +34,8 @@ TEST(CrossingRules, InterestIsDrainedBeforeInputIsParsed) {
   EXPECT_FALSE(subscription_is_seen(false));
 }
 
-// A subscribes its inbox and sends a request, in one turn; B's shard looks between the two publications and B answers at once.
+// A subscribes its inbox and sends a request, in one turn; B's shard looks between the two publications and B answers
+// at once.
 bool answer_finds_requester(bool rule) {
   Machine machine(2);
   Client& a = machine.connect(0);
@@ -63,7 +64,8 @@ TEST(CrossingRules, InterestIsPublishedBeforeDeliveries) {
 
 // --- rule 2: nothing leaves while something is stuck
 
-// A publishes more than the ring holds and flushes; once A has its PONG, C's flush on the other shard must have all of it.
+// A publishes more than the ring holds and flushes; once A has its PONG, C's flush on the other shard must have all of
+// it.
 bool flushed_is_there(bool rule) {
   Machine machine(2, {}, 1024);
   machine.set_rules([&](core::CrossingRules& rules) { rules.hold_stuck_output = rule; });

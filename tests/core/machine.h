@@ -1,7 +1,7 @@
 // N shards of one server, driven by hand in one thread: every interleaving of their turns can be written down.
 //
-// A Client's send() waits until its shard's next acquire; what the shard sends lands in received. A turn may be taken in its steps
-// (acquire, drain, think, finish, flush) to put another shard's turn in between.
+// A Client's send() waits until its shard's next acquire; what the shard sends lands in received. A turn may be taken
+// in its steps (acquire, drain, think, finish, flush) to put another shard's turn in between.
 #pragma once
 
 #include <deque>
@@ -26,7 +26,7 @@ struct Client {
   std::string pending;               // written by the client, not yet acquired
   std::string received;              // written by the server
   bool closed = false;
-  bool reads = true;                 // false: it takes nothing, its outbox fills
+  bool reads = true;  // false: it takes nothing, its outbox fills
 
   void send(std::string_view text) { pending.append(text); }
   // Takes what has been received so far.
@@ -47,7 +47,8 @@ class Machine {
   }
 
   // A connected client (INFO taken), quiet unless `connect` says otherwise.
-  Client& connect(uint32_t shard, std::string_view connect = R"({"verbose":false,"pedantic":false,"headers":true,"no_responders":true})") {
+  Client& connect(uint32_t shard, std::string_view connect =
+                                      R"({"verbose":false,"pedantic":false,"headers":true,"no_responders":true})") {
     clients_.push_back(std::make_unique<Client>());
     Client& client = *clients_.back();
     client.shard = shard;
@@ -79,7 +80,8 @@ class Machine {
   void acquire(uint32_t shard) {
     shards_[shard]->begin_turn(now_ns, now_ns);
     for (auto& client : clients_) {
-      if (client->shard != shard || client->pending.empty() || client->session == nullptr || client->session->held()) continue;
+      if (client->shard != shard || client->pending.empty() || client->session == nullptr || client->session->held())
+        continue;
       acquired_[shard].push_back({client.get(), std::exchange(client->pending, {})});
     }
   }

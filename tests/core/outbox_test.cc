@@ -42,7 +42,8 @@ TEST(Outbox, AgainstAString) {
     Outbox outbox(&pool);
     std::string twin;
     for (int step = 0; step < 3000; ++step) {
-      const std::string text(1 + random.below(step % 50 == 0 ? 100'000 : 300), static_cast<char>('a' + random.below(26)));
+      const std::string text(1 + random.below(step % 50 == 0 ? 100'000 : 300),
+                             static_cast<char>('a' + random.below(26)));
       switch (random.below(4)) {
         case 0:
           outbox.append(text);

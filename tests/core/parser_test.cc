@@ -12,13 +12,14 @@ namespace {
 
 // What an operation says, as text, so that two runs compare.
 std::string describe(const Operation& op) {
-  static constexpr const char* kNames[] = {"PUB", "HPUB", "SUB", "UNSUB", "CONNECT", "PING", "PONG", "OK", "ERR", "INFO"};
+  static constexpr const char* kNames[] = {"PUB",  "HPUB", "SUB", "UNSUB", "CONNECT",
+                                           "PING", "PONG", "OK",  "ERR",   "INFO"};
   std::string text = kNames[static_cast<int>(op.kind)];
   switch (op.kind) {
     case Operation::Kind::kPub:
     case Operation::Kind::kHpub:
-      return text + "|" + std::string(op.subject) + "|" + std::string(op.reply) + "|" + std::to_string(op.header_size) + "|" +
-             std::string(op.payload);
+      return text + "|" + std::string(op.subject) + "|" + std::string(op.reply) + "|" + std::to_string(op.header_size) +
+             "|" + std::string(op.payload);
     case Operation::Kind::kSub:
       return text + "|" + std::string(op.subject) + "|" + std::string(op.queue) + "|" + std::string(op.sid);
     case Operation::Kind::kUnsub:
@@ -40,18 +41,21 @@ struct Outcome {
 
 constexpr ParserLimits kLimits{.max_control_line = 4096, .max_payload = 1 << 20, .headers = true};
 
-// Feeds `bytes` in pieces that end at `cuts`; each piece lives in memory of its own, so that a view kept too long is seen by ASan.
+// Feeds `bytes` in pieces that end at `cuts`; each piece lives in memory of its own, so that a view kept too long is
+// seen by ASan.
 Outcome feed(std::string_view bytes, const std::vector<size_t>& cuts, const ParserLimits& limits = kLimits) {
   Parser parser;
   Outcome outcome;
   size_t from = 0;
   for (size_t i = 0; i <= cuts.size(); ++i) {
     const size_t to = i < cuts.size() ? cuts[i] : bytes.size();
-    const std::vector<char> piece(bytes.begin() + static_cast<std::ptrdiff_t>(from), bytes.begin() + static_cast<std::ptrdiff_t>(to));
+    const std::vector<char> piece(bytes.begin() + static_cast<std::ptrdiff_t>(from),
+                                  bytes.begin() + static_cast<std::ptrdiff_t>(to));
     from = to;
     std::string_view in(piece.data(), piece.size());
     Operation op;
-    while ((outcome.status = parser.next(in, limits, op)) == ParseStatus::kOperation) outcome.operations.push_back(describe(op));
+    while ((outcome.status = parser.next(in, limits, op)) == ParseStatus::kOperation)
+      outcome.operations.push_back(describe(op));
     if (outcome.status != ParseStatus::kMore) return outcome;
     EXPECT_TRUE(in.empty());
   }
@@ -82,22 +86,26 @@ std::vector<std::string> operations(std::string_view bytes) {
   return outcome.operations;
 }
 
-ParseStatus status(std::string_view bytes, const ParserLimits& limits = kLimits) { return feed_every_way(bytes, limits).status; }
+ParseStatus status(std::string_view bytes, const ParserLimits& limits = kLimits) {
+  return feed_every_way(bytes, limits).status;
+}
 
 using Operations = std::vector<std::string>;
 
 TEST(Parser, EveryVerb) {
-  EXPECT_EQ(operations("CONNECT {\"verbose\":false}\r\nPING\r\nPONG\r\n+OK\r\nSUB foo 1\r\nSUB foo.* q 22\r\nUNSUB 1\r\nUNSUB 22 5\r\n"
+  EXPECT_EQ(operations("CONNECT {\"verbose\":false}\r\nPING\r\nPONG\r\n+OK\r\nSUB foo 1\r\nSUB foo.* q 22\r\nUNSUB "
+                       "1\r\nUNSUB 22 5\r\n"
                        "PUB foo 5\r\nhello\r\nPUB foo reply 0\r\n\r\nHPUB foo 12 14\r\nNATS/1.0\r\n\r\nxx\r\n"
                        "HPUB foo bar 12 12\r\nNATS/1.0\r\n\r\n\r\n-ERR 'x'\r\nINFO {}\r\n"),
-            (Operations{"CONNECT|{\"verbose\":false}", "PING", "PONG", "OK", "SUB|foo||1", "SUB|foo.*|q|22", "UNSUB|1|-1", "UNSUB|22|5",
-                        "PUB|foo||0|hello", "PUB|foo|reply|0|", "HPUB|foo||12|NATS/1.0\r\n\r\nxx", "HPUB|foo|bar|12|NATS/1.0\r\n\r\n",
-                        "ERR|'x'", "INFO|{}"}));
+            (Operations{"CONNECT|{\"verbose\":false}", "PING", "PONG", "OK", "SUB|foo||1", "SUB|foo.*|q|22",
+                        "UNSUB|1|-1", "UNSUB|22|5", "PUB|foo||0|hello", "PUB|foo|reply|0|",
+                        "HPUB|foo||12|NATS/1.0\r\n\r\nxx", "HPUB|foo|bar|12|NATS/1.0\r\n\r\n", "ERR|'x'", "INFO|{}"}));
 }
 
 TEST(Parser, CaseBlanksAndLineEnds) {
-  EXPECT_EQ(operations("pub\t foo \t 2\r\nhi\r\nPuB  foo  r  2 \nhi\r\nsub foo 1\nping\nPING whatever follows\r\nunsub 1\n"),
-            (Operations{"PUB|foo||0|hi", "PUB|foo|r|0|hi", "SUB|foo||1", "PING", "PING", "UNSUB|1|-1"}));
+  EXPECT_EQ(
+      operations("pub\t foo \t 2\r\nhi\r\nPuB  foo  r  2 \nhi\r\nsub foo 1\nping\nPING whatever follows\r\nunsub 1\n"),
+      (Operations{"PUB|foo||0|hi", "PUB|foo|r|0|hi", "SUB|foo||1", "PING", "PING", "UNSUB|1|-1"}));
 }
 
 TEST(Parser, LongLinesOfManyMessagesTakeTheFastPathToTheSameEnd) {
@@ -108,7 +116,8 @@ TEST(Parser, LongLinesOfManyMessagesTakeTheFastPathToTheSameEnd) {
     const std::string subject(1 + random.below(70), static_cast<char>('a' + n % 26));
     const std::string reply = n % 3 == 0 ? "_INBOX." + std::to_string(n) : "";
     const std::string payload(random.below(200), static_cast<char>(random.below(256)));
-    bytes += "PUB " + subject + (reply.empty() ? "" : " " + reply) + " " + std::to_string(payload.size()) + "\r\n" + payload + "\r\n";
+    bytes += "PUB " + subject + (reply.empty() ? "" : " " + reply) + " " + std::to_string(payload.size()) + "\r\n" +
+             payload + "\r\n";
     expected.push_back("PUB|" + subject + "|" + reply + "|0|" + payload);
   }
   EXPECT_EQ(feed(bytes, {}).operations, expected);
@@ -116,19 +125,22 @@ TEST(Parser, LongLinesOfManyMessagesTakeTheFastPathToTheSameEnd) {
 }
 
 TEST(Parser, GarbageIsRefusedAtItsFirstByte) {
-  for (const char* text : {"X", "GET / HTTP/1.1\r\n", "PUX", "\r\n", "\n", " PING\r\n", "\x16\x03\x01", "MSG foo 1 2\r\n", "RS+ foo\r\n",
-                           "A+ x\r\n", "LS+ foo\r\n", "PUB\r\n", "SUB\r\n", "-ERROR x\r\n", "HMSG x\r\n"}) {
+  for (const char* text :
+       {"X", "GET / HTTP/1.1\r\n", "PUX", "\r\n", "\n", " PING\r\n", "\x16\x03\x01", "MSG foo 1 2\r\n", "RS+ foo\r\n",
+        "A+ x\r\n", "LS+ foo\r\n", "PUB\r\n", "SUB\r\n", "-ERROR x\r\n", "HMSG x\r\n"}) {
     EXPECT_EQ(status(text), ParseStatus::kUnknown) << text;
   }
 }
 
 TEST(Parser, WrongArgumentsAreNotAProtocolError) {
-  for (const char* text : {"PUB foo\r\n", "PUB foo a b 2\r\n", "PUB foo -1\r\n", "PUB foo x\r\n", "PUB foo 1234567890\r\n", "PUB foo \r\n",
-                           "SUB \r\n", "SUB foo\r\n", "SUB a b c d\r\n", "UNSUB \r\n", "UNSUB 1 2 3\r\n", "HPUB foo 5\r\n",
-                           "HPUB foo 5 4\r\n", "HPUB foo -1 4\r\n", "HPUB a b c 4 5\r\n"}) {
+  for (const char* text :
+       {"PUB foo\r\n", "PUB foo a b 2\r\n", "PUB foo -1\r\n", "PUB foo x\r\n", "PUB foo 1234567890\r\n", "PUB foo \r\n",
+        "SUB \r\n", "SUB foo\r\n", "SUB a b c d\r\n", "UNSUB \r\n", "UNSUB 1 2 3\r\n", "HPUB foo 5\r\n",
+        "HPUB foo 5 4\r\n", "HPUB foo -1 4\r\n", "HPUB a b c 4 5\r\n"}) {
     EXPECT_EQ(status(text), ParseStatus::kBadArguments) << text;
   }
-  EXPECT_EQ(status("HPUB foo 12 12\r\n", {.max_control_line = 4096, .max_payload = 100, .headers = false}), ParseStatus::kBadArguments);
+  EXPECT_EQ(status("HPUB foo 12 12\r\n", {.max_control_line = 4096, .max_payload = 100, .headers = false}),
+            ParseStatus::kBadArguments);
 }
 
 TEST(Parser, PayloadMustEndInCrLf) {

@@ -18,7 +18,8 @@ TEST(SidTable, AgainstAMap) {
     SidTable table;
     std::map<std::string, std::unique_ptr<Subscription>> twin;
     for (int step = 0; step < 20'000; ++step) {
-      const std::string sid = (random.below(5) == 0 ? "a-long-sid-of-many-bytes-" : "") + std::to_string(random.below(400));
+      const std::string sid =
+          (random.below(5) == 0 ? "a-long-sid-of-many-bytes-" : "") + std::to_string(random.below(400));
       const auto at = twin.find(sid);
       Subscription* found = table.find(hash, sid);
       ASSERT_EQ(found, at == twin.end() ? nullptr : at->second.get()) << "seed " << seed;

@@ -21,16 +21,35 @@ std::string repeated(std::string_view token, size_t count) {
 }
 
 TEST(Subject, ValidSubscriptionSubjects) {
-  for (const char* subject : {"foo", "foo.bar", "*", ">", "foo.*", "*.foo", "foo.>", "*.>", "*.*", "foo*", "*foo.bar", "foo>", ">>", "**",
-                              "foo.bar>", ">foo.bar", "$SYS.>", "_INBOX.x.*", "\xC3\xA9t\xC3\xA9.caf\xC3\xA9", "a\vb", "-._"}) {
+  for (const char* subject : {"foo",
+                              "foo.bar",
+                              "*",
+                              ">",
+                              "foo.*",
+                              "*.foo",
+                              "foo.>",
+                              "*.>",
+                              "*.*",
+                              "foo*",
+                              "*foo.bar",
+                              "foo>",
+                              ">>",
+                              "**",
+                              "foo.bar>",
+                              ">foo.bar",
+                              "$SYS.>",
+                              "_INBOX.x.*",
+                              "\xC3\xA9t\xC3\xA9.caf\xC3\xA9",
+                              "a\vb",
+                              "-._"}) {
     EXPECT_TRUE(is_valid_subject(subject)) << subject;
   }
   EXPECT_TRUE(is_valid_subject(std::string_view("a\0b", 3)));
 }
 
 TEST(Subject, InvalidSubscriptionSubjects) {
-  for (const char* subject : {"", ".", "..", ".foo", "foo.", "foo..bar", ">.foo", "foo.>.bar", ">.>", "foo.>.", "a b", " ", "a\tb", "a.\r",
-                              "a\n.b", "a.b\f", "foo. .bar", "*."}) {
+  for (const char* subject : {"", ".", "..", ".foo", "foo.", "foo..bar", ">.foo", "foo.>.bar", ">.>", "foo.>.", "a b",
+                              " ", "a\tb", "a.\r", "a\n.b", "a.b\f", "foo. .bar", "*."}) {
     EXPECT_FALSE(is_valid_subject(subject)) << subject;
   }
 }
@@ -81,7 +100,8 @@ TEST(Subject, TooLongIsInvalid) {
 }
 
 TEST(Subject, PublishSubjects) {
-  for (const char* subject : {"foo", "foo.bar", "foo*", "f>o"}) EXPECT_TRUE(is_valid_publish_subject(subject)) << subject;
+  for (const char* subject : {"foo", "foo.bar", "foo*", "f>o"})
+    EXPECT_TRUE(is_valid_publish_subject(subject)) << subject;
   for (const char* subject : {"", "foo.*", ">", "*", "foo.>", "foo..bar", ".foo", "foo."})
     EXPECT_FALSE(is_valid_publish_subject(subject)) << subject;
 }
@@ -107,18 +127,22 @@ TEST(Subject, Matches) {
     const char *pattern, *subject;
     bool reaches;
   } cases[] = {
-      {"foo", "foo", true},          {"foo", "bar", false},          {"foo", "foo.bar", false},   {"foo.bar", "foo", false},
-      {"*", "foo", true},            {"*", "foo.bar", false},        {"foo.*", "foo.bar", true},  {"foo.*", "foo", false},
-      {"foo.*", "foo.bar.baz", false}, {"*.bar", "foo.bar", true},   {"*.*", "foo.bar", true},    {">", "foo", true},
-      {">", "foo.bar", true},        {"foo.>", "foo", false},        {"foo.>", "foo.bar", true},  {"foo.>", "foo.bar.baz", true},
-      {"*.>", "foo", false},         {"*.>", "foo.bar", true},       {"foo.*.>", "foo.bar", false}, {">", "$SYS.x", true},
-      {"foo*", "foobar", false},     {"foo*", "foo*", true},         {"foo.*", "foo.*", true},    {"foo.*", "foo.>", true},
-      {"foo.bar", "foo.*", false},   {"foo.>", "foo.>", true},       {">", "foo..bar", false},    {"foo.*", "foo.", false},
-      {"*.bar", ".bar", false},      {">", "", false},               {"foo.>", "foo.bar.", false}, {"FOO", "foo", false},
+      {"foo", "foo", true},           {"foo", "bar", false},    {"foo", "foo.bar", false},
+      {"foo.bar", "foo", false},      {"*", "foo", true},       {"*", "foo.bar", false},
+      {"foo.*", "foo.bar", true},     {"foo.*", "foo", false},  {"foo.*", "foo.bar.baz", false},
+      {"*.bar", "foo.bar", true},     {"*.*", "foo.bar", true}, {">", "foo", true},
+      {">", "foo.bar", true},         {"foo.>", "foo", false},  {"foo.>", "foo.bar", true},
+      {"foo.>", "foo.bar.baz", true}, {"*.>", "foo", false},    {"*.>", "foo.bar", true},
+      {"foo.*.>", "foo.bar", false},  {">", "$SYS.x", true},    {"foo*", "foobar", false},
+      {"foo*", "foo*", true},         {"foo.*", "foo.*", true}, {"foo.*", "foo.>", true},
+      {"foo.bar", "foo.*", false},    {"foo.>", "foo.>", true}, {">", "foo..bar", false},
+      {"foo.*", "foo.", false},       {"*.bar", ".bar", false}, {">", "", false},
+      {"foo.>", "foo.bar.", false},   {"FOO", "foo", false},
   };
   for (const auto& each : cases) {
     EXPECT_EQ(match_subject(each.pattern, each.subject), each.reaches) << each.pattern << " " << each.subject;
-    EXPECT_EQ(model::matches(each.pattern, each.subject), each.reaches) << "twin: " << each.pattern << " " << each.subject;
+    EXPECT_EQ(model::matches(each.pattern, each.subject), each.reaches)
+        << "twin: " << each.pattern << " " << each.subject;
   }
   EXPECT_TRUE(match_subject(repeated("*", 1000), repeated("a", 1000)));
   EXPECT_FALSE(match_subject(repeated("*", 1000), repeated("a", 1001)));
@@ -129,12 +153,19 @@ TEST(Subject, Subsets) {
     const char *inner, *outer;
     bool subset;
   } cases[] = {
-      {"foo", "foo", true},     {"foo", "*", true},       {"*", "foo", false},     {"*", "*", true},        {"foo.*", "foo.>", true},
-      {"foo.>", "foo.*", false}, {"foo.>", "foo.>", true}, {"foo.*", ">", true},    {"foo.*", "*.*", true},  {"foo.*", "foo.bar", false},
-      {"foo", "foo.>", false},  {">", ">", true},         {"*.>", ">", true},      {">", "*.>", false},     {"foo.bar.>", "foo.>", true},
-      {"foo.>", "foo.bar.>", false}, {"foo.bar", "foo", false}, {"foo", "foo.bar", false}, {"foo.*.>", "foo.>", true}, {"*.bar", "foo.*", false},
+      {"foo", "foo", true},         {"foo", "*", true},
+      {"*", "foo", false},          {"*", "*", true},
+      {"foo.*", "foo.>", true},     {"foo.>", "foo.*", false},
+      {"foo.>", "foo.>", true},     {"foo.*", ">", true},
+      {"foo.*", "*.*", true},       {"foo.*", "foo.bar", false},
+      {"foo", "foo.>", false},      {">", ">", true},
+      {"*.>", ">", true},           {">", "*.>", false},
+      {"foo.bar.>", "foo.>", true}, {"foo.>", "foo.bar.>", false},
+      {"foo.bar", "foo", false},    {"foo", "foo.bar", false},
+      {"foo.*.>", "foo.>", true},   {"*.bar", "foo.*", false},
   };
-  for (const auto& each : cases) EXPECT_EQ(is_subset(each.inner, each.outer), each.subset) << each.inner << " in " << each.outer;
+  for (const auto& each : cases)
+    EXPECT_EQ(is_subset(each.inner, each.outer), each.subset) << each.inner << " in " << each.outer;
 }
 
 TEST(Subject, Overlaps) {
@@ -142,11 +173,12 @@ TEST(Subject, Overlaps) {
     const char *a, *b;
     bool overlap;
   } cases[] = {
-      {"foo", "foo", true},         {"foo", "bar", false},      {"foo", "*", true},          {"foo.*", "*.bar", true},
-      {"foo.*", "foo", false},      {"foo.>", "foo", false},    {"foo.>", "*", false},       {"foo.>", "*.*", true},
-      {"foo.*.bar", "foo.>", true}, {">", "a.b.c", true},       {"foo.*.x", "foo.y.*", true}, {"foo.*.x", "foo.*.y", false},
-      {"foo.bar.>", "foo.*", false}, {"*.>", "foo", false},     {"*.>", "foo.bar", true},    {"a.>", "b.>", false},
-      {"*a", "b", false},
+      {"foo", "foo", true},          {"foo", "bar", false},        {"foo", "*", true},
+      {"foo.*", "*.bar", true},      {"foo.*", "foo", false},      {"foo.>", "foo", false},
+      {"foo.>", "*", false},         {"foo.>", "*.*", true},       {"foo.*.bar", "foo.>", true},
+      {">", "a.b.c", true},          {"foo.*.x", "foo.y.*", true}, {"foo.*.x", "foo.*.y", false},
+      {"foo.bar.>", "foo.*", false}, {"*.>", "foo", false},        {"*.>", "foo.bar", true},
+      {"a.>", "b.>", false},         {"*a", "b", false},
   };
   for (const auto& each : cases) {
     EXPECT_EQ(subjects_overlap(each.a, each.b), each.overlap) << each.a << " " << each.b;
@@ -160,7 +192,8 @@ TEST(Subject, RelationsFollowFromMatching) {
   for (size_t from = 0, round = 0; round < 4; round++) {
     const size_t to = literals.size();
     for (; from < to; from++) {
-      for (const char* token : {"a", "b"}) literals.push_back((literals[from].empty() ? "" : literals[from] + ".") + token);
+      for (const char* token : {"a", "b"})
+        literals.push_back((literals[from].empty() ? "" : literals[from] + ".") + token);
     }
   }
   std::vector<std::string> open{""};

@@ -81,17 +81,16 @@ TEST(Sublist, LiteralOnly) {
 
 TEST(Sublist, AllWildcardsAtOnce) {
   Index index;
-  for (const char* pattern : {">", "*", "foo", "foo.*", "foo.>", "*.bar", "*.*", "*.>", "foo.bar", "foo.bar.>", "foo.*.baz", "*.bar.*"})
+  for (const char* pattern :
+       {">", "*", "foo", "foo.*", "foo.>", "*.bar", "*.*", "*.>", "foo.bar", "foo.bar.>", "foo.*.baz", "*.bar.*"})
     index.add(pattern);
   const std::map<std::string, size_t> expected{
-      {"foo", 3},            // > * foo
-      {"foo.bar", 7},        // > foo.* foo.> *.bar *.* *.> foo.bar
-      {"foo.bar.baz", 6},    // > foo.> *.> foo.bar.> foo.*.baz *.bar.*
-      {"x", 2},
-      {"x.y", 3},
-      {"foo.", 0},           {".foo", 0}, {"foo..bar", 0}, {".", 0}, {"", 0},
-      {"foo.*", 5},          // published wildcards are tokens: > foo.* foo.> *.* *.>
-      {"foo.>", 5},          {">", 2},    {"*", 2},
+      {"foo", 3},          // > * foo
+      {"foo.bar", 7},      // > foo.* foo.> *.bar *.* *.> foo.bar
+      {"foo.bar.baz", 6},  // > foo.> *.> foo.bar.> foo.*.baz *.bar.*
+      {"x", 2},           {"x.y", 3}, {"foo.", 0},  {".foo", 0}, {"foo..bar", 0},
+      {".", 0},           {"", 0},    {"foo.*", 5},  // published wildcards are tokens: > foo.* foo.> *.* *.>
+      {"foo.>", 5},       {">", 2},   {"*", 2},
   };
   for (int round = 0; round < 4; round++) {  // cold, admitted, cached
     for (const auto& [subject, count] : expected) EXPECT_EQ(index.plain(subject), count) << subject;
@@ -304,13 +303,16 @@ void run_against_twin(uint64_t seed, uint64_t ops, const Alphabet& alphabet) {
       const uint64_t dice = random() % 10;
       if (pattern && dice < 2) made += '*';
       else if (pattern && dice == 2 && i + 1 == count) made += '>';
-      else if (!pattern && dice == 0 && random() % 16 == 0) made += std::vector<std::string>{"*", ">", ""}[random() % 3];
+      else if (!pattern && dice == 0 && random() % 16 == 0)
+        made += std::vector<std::string>{"*", ">", ""}[random() % 3];
       else made += alphabet.tokens[random() % alphabet.tokens.size()];
     }
     return made;
   };
   const auto queue = [&] { return std::string(1, "qrs"[random() % 3]); };
-  const auto same = [&](const InterestChange& a, const InterestChange& b) { return a.kind == b.kind && a.weight == b.weight; };
+  const auto same = [&](const InterestChange& a, const InterestChange& b) {
+    return a.kind == b.kind && a.weight == b.weight;
+  };
 
   for (uint64_t op = 0; op < ops; op++) {
     switch (random() % 16) {
@@ -320,7 +322,8 @@ void run_against_twin(uint64_t seed, uint64_t ops, const Alphabet& alphabet) {
         if (subs.size() >= alphabet.max_live) break;
         const std::string text = subject(true), name = random() % 3 == 0 ? queue() : "";
         subs.push_back(std::make_unique<Subscription>(nullptr, "12345678901"));
-        ASSERT_TRUE(same(index.insert(*subs.back(), text, name), twin.insert(*subs.back(), text, name))) << "insert " << op;
+        ASSERT_TRUE(same(index.insert(*subs.back(), text, name), twin.insert(*subs.back(), text, name)))
+            << "insert " << op;
         ASSERT_EQ(index.subject_of(*subs.back()), text);
         ASSERT_EQ(index.queue_of(*subs.back()), name);
         break;
@@ -356,7 +359,8 @@ void run_against_twin(uint64_t seed, uint64_t ops, const Alphabet& alphabet) {
         if (!on) remote_queues.pop_back();
         break;
       }
-      default: break;
+      default:
+        break;
     }
     // Hot subjects are asked for again and again, so that what is cached is what gets checked after changes.
     std::string asked;
@@ -402,7 +406,9 @@ TEST(SublistTwin, DeepSubjectsAndManyShapes) {
 
 TEST(SublistTwin, LongTokensAndTokensThatLookAlike) {
   const uint64_t seed = from_environment("SUBLIST_SEED", 21), ops = from_environment("SUBLIST_OPS", 100000);
-  run_against_twin(seed, ops, {3, {"*a", "a*", ">a", "aaaaaaaa", "aaaaaaaab", std::string(17, 'a'), std::string(40, 'a'), "\xFF\x01"}, 40});
+  run_against_twin(
+      seed, ops,
+      {3, {"*a", "a*", ">a", "aaaaaaaa", "aaaaaaaab", std::string(17, 'a'), std::string(40, 'a'), "\xFF\x01"}, 40});
 }
 
 TEST(SublistTwin, MoreTokensThanShapesHave) {
@@ -431,8 +437,8 @@ TEST(Sublist, MoreShapesThanTheTableTakes) {
     EXPECT_EQ(index.plain(subject), expected) << subject;
     return expected;
   };
-  const char* const subjects[] = {"t0.t1.t2.t3.t4.t5.t6.t7", "t0.x.t2.x.t4.x.t6.x", "x.x.x.x.x.x.x.x", "t0.t1.t2.t3.t4.t5.t6",
-                                  "t0.t1.t2.t3.t4.t5.t6.t7.t8"};
+  const char* const subjects[] = {"t0.t1.t2.t3.t4.t5.t6.t7", "t0.x.t2.x.t4.x.t6.x", "x.x.x.x.x.x.x.x",
+                                  "t0.t1.t2.t3.t4.t5.t6", "t0.t1.t2.t3.t4.t5.t6.t7.t8"};
   EXPECT_GT(check(subjects[0]), 200u);
   std::mt19937_64 random(5);
   for (size_t left = all.size(); left > 0; left--) {

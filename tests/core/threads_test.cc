@@ -1,5 +1,6 @@
-// Four shards on four threads, without any I/O: rings, overflow, wake-ups and the mailbox as they really run. scripts/check runs it
-// under TSan. Every message must arrive exactly once and in order, and no shard may sleep through a record.
+// Four shards on four threads, without any I/O: rings, overflow, wake-ups and the mailbox as they really run.
+// scripts/check runs it under TSan. Every message must arrive exactly once and in order, and no shard may sleep through
+// a record.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -32,7 +33,8 @@ class Seat {
     core::Session* publisher = open(1);
     int64_t now = 0;
     feed(*reader, "SUB n.> 1\r\nPING\r\n", ++now);
-    // Everybody is subscribed everywhere before the first message: a message of our own only tells about our own subscription.
+    // Everybody is subscribed everywhere before the first message: a message of our own only tells about our own
+    // subscription.
     while (!everybody_is_here()) turn(++now, nullptr, {});
     int sent = 0;
     std::array<int, kShards> next{};
@@ -43,7 +45,8 @@ class Seat {
       if (sent < kMessages && !publisher->held()) {
         for (int n = 0; n < kBatch; ++n, ++sent) {
           const std::string payload = std::to_string(sent) + std::string(sent % 97 == 0 ? 3000 : sent % 13, '.');
-          batch += "PUB n." + std::to_string(shard_.index()) + " " + std::to_string(payload.size()) + "\r\n" + payload + "\r\n";
+          batch += "PUB n." + std::to_string(shard_.index()) + " " + std::to_string(payload.size()) + "\r\n" + payload +
+                   "\r\n";
         }
       }
       const bool busy = turn(++now, publisher, batch);
@@ -65,8 +68,8 @@ class Seat {
       if (!shard_.try_sleep()) continue;
       std::unique_lock lock(mutex_);
       if (!bell_.wait_for(lock, std::chrono::seconds(20), [&] { return woken_; })) {
-        ADD_FAILURE() << "shard " << shard_.index() << " slept for ever, got " << next[0] << " " << next[1] << " " << next[2] << " "
-                      << next[3] << ", sent " << sent;
+        ADD_FAILURE() << "shard " << shard_.index() << " slept for ever, got " << next[0] << " " << next[1] << " "
+                      << next[2] << " " << next[3] << ", sent " << sent;
         ended_ = true;
       }
       woken_ = false;
@@ -128,7 +131,8 @@ class Seat {
       const size_t size = static_cast<size_t>(std::stoi(text.substr(text.rfind(' ', line) + 1)));
       if (text.size() < line + 2 + size + 2) break;
       const auto from = static_cast<size_t>(text[at + 6] - '0');
-      EXPECT_EQ(std::stoi(text.substr(line + 2, size)), next[from]) << "from shard " << from << " on shard " << shard_.index();
+      EXPECT_EQ(std::stoi(text.substr(line + 2, size)), next[from])
+          << "from shard " << from << " on shard " << shard_.index();
       ++next[from];
       at = line + 2 + size + 2;
     }

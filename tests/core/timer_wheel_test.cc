@@ -71,10 +71,11 @@ TEST(TimerWheel, CallbackMayArmAndCancel) {
     auto& chain = *static_cast<Chain*>(self);
     chain.victim.cancel();
     chain.at += 100 * kMs;
-    if (++chain.fired < 50) chain.wheel.arm(chain.timer, chain.at, self, [](void* again) {
-      auto& chain = *static_cast<Chain*>(again);
-      ++chain.fired;
-    });
+    if (++chain.fired < 50)
+      chain.wheel.arm(chain.timer, chain.at, self, [](void* again) {
+        auto& chain = *static_cast<Chain*>(again);
+        ++chain.fired;
+      });
   });
   chain.wheel.advance(1'000 * kMs);
   EXPECT_EQ(chain.fired, 2);

@@ -1,4 +1,5 @@
-// The client parser: any bytes, fed whole and in two pieces, must give the same operations, and must never read beyond the buffer.
+// The client parser: any bytes, fed whole and in two pieces, must give the same operations, and must never read beyond
+// the buffer.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -55,7 +56,8 @@ void feed(Parser& parser, const uint8_t* data, size_t size, const ParserLimits& 
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
-  const ParserLimits limits{.max_control_line = 128, .max_payload = 256, .headers = (data[0] & 1) != 0, .connect_first = (data[0] & 2) != 0};
+  const ParserLimits limits{
+      .max_control_line = 128, .max_payload = 256, .headers = (data[0] & 1) != 0, .connect_first = (data[0] & 2) != 0};
   const size_t cut = data[1] % (size - 1);
   data += 2;
   size -= 2;

@@ -1,7 +1,7 @@
 // The slow honest twin of core::Sublist: a list, walked from front to back, with its own idea of what a token is.
 //
-// Mirrors every call made on the index; difference() says in words how an answer of the index differs from the list's, empty when it
-// doesn't. Group ids are checked against what an index of another shard gives the same group.
+// Mirrors every call made on the index; difference() says in words how an answer of the index differs from the list's,
+// empty when it doesn't. Group ids are checked against what an index of another shard gives the same group.
 #pragma once
 
 #include <algorithm>
@@ -40,15 +40,16 @@ inline bool matches(const std::vector<std::string>& pattern, const std::vector<s
 }
 
 // The same two by text.
-inline bool matches(std::string_view pattern, std::string_view subject) { return matches(split(pattern), split(subject)); }
+inline bool matches(std::string_view pattern, std::string_view subject) {
+  return matches(split(pattern), split(subject));
+}
 
 class LinearSublist {
  public:
   using QueueKey = std::pair<std::string, std::string>;  // subject, queue: what interest is told by
 
   LinearSublist(core::HashKey key, uint32_t account) : other_shard_(key, core::kMaxShards - 1, account) {}
-  ~LinearSublist() {
-  }
+  ~LinearSublist() {}
 
   core::InterestChange insert(core::Subscription& sub, std::string_view subject, std::string_view queue) {
     subs_.push_back({&sub, std::string(subject), std::string(queue), split(subject)});
@@ -171,8 +172,9 @@ class LinearSublist {
   };
 
   size_t count_of(std::string_view subject, std::string_view queue) const {
-    return static_cast<size_t>(std::count_if(
-        subs_.begin(), subs_.end(), [&](const Listed& each) { return each.subject == subject && each.queue == queue; }));
+    return static_cast<size_t>(std::count_if(subs_.begin(), subs_.end(), [&](const Listed& each) {
+      return each.subject == subject && each.queue == queue;
+    }));
   }
 
   std::vector<Listed> subs_;
