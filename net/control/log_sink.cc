@@ -149,9 +149,9 @@ std::unique_ptr<LogSink> LogSink::open(const config::Options& options, const std
 LogSink::~LogSink() {
   if (impl_->sink == nullptr) return;
   impl_->sink->give_up();
-  impl_->logger.reset();
-  impl_->pool.reset();  // joins the writer after the last queued line
+  impl_->pool.reset();  // joins the writer after the last queued line; its references to the logger go with it
   impl_->sink->set_pool(nullptr);
+  impl_->logger.reset();
   impl_->sink->flush();
 }
 
