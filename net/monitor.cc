@@ -117,7 +117,7 @@ struct Monitor::Impl {
     std::string_view path = clean;
     if (!path.starts_with(base)) return control::not_found();
     path.remove_prefix(base.size());
-    if (path.empty() || path == "/") {
+    if (path.empty() || (base.empty() && path == "/")) {
       count("/");
       const ServerFacts facts = source.facts();
       return {200, index_page(base, facts.version, facts.peregrine_version), "text/html; charset=utf-8", {}};
