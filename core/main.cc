@@ -219,7 +219,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   if (!error.empty()) return fatal(error);
   auto choice = net::choose_backend(options.native.backend);
   if (!choice) return fatal(choice.error());
-  log->info("{}", choice->log_line);
+  const bool best = options.native.backend == config::Backend::kAuto && choice->name == "uring";
+  log->info("{}{}", choice->log_line, best ? " (auto: the kernel lets us use io_uring)" : "");
   log->info("Shards: {}{}", plan.shards,
             plan.cores.empty() ? std::string(", not pinned") : fmt::format(" on cores {}", join(plan.cores)));
   net::raise_open_files_limit();
