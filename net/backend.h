@@ -1,30 +1,33 @@
 // The seam between a shard's reactor and the way its bytes arrive and leave (io_uring, epoll, DPDK, simulation).
 //
-// Owns: the connections of ONE shard and the memory bytes are received into. One Backend belongs to one shard thread; every
-// member is called on that thread only, except wake(), which any thread may call at any time.
+// Owns: the connections of ONE shard and the memory bytes are received into. One Backend belongs to one shard thread;
+// every member is called on that thread only, except wake(), which any thread may call at any time.
 //
 // The turn (reactor.h) calls, in this order:
-//   acquire()            collects what has happened; parses nothing (design.md section 4, rule 1: acquire, drain, then think)
+//   acquire()            collects what has happened; parses nothing (section 4, rule 1: acquire, drain, then think)
 //   ... the shard drains its rings and parses the events in the order given ...
 //   release(event)       hands a received buffer back, once for every Event::kData
 //   send(), pause(), resume(), close(), dial()   the flush
 //   park()               only when a turn found nothing to do
 //
 // Invariants:
-//   - Events of one connection come in order: kAccepted or kDialed first, then kData/kSent/kWritable, then exactly one kClosed
-//     (also after our own close()). After kClosed the ConnId may be reused by a later connection.
-//   - A ConnId means one connection for the whole turn: kClosed frees it, but it is not given out again before the next acquire().
-//   - The bytes of a kData event stay valid until release() of that event. kData is never empty; end of stream is kClosed.
-//   - kClosed never comes in the same acquire() as the connection's last kData: a peer that sends PING and finishes still gets its
-//     PONG, if the caller sends it in that turn.
-//   - At most one send is in flight per connection. The iovecs' memory must stay untouched until the bytes are accounted for:
-//     by the return value (done) or by the kSent event (pending).
-//   - pause() bounds what is still delivered: at most what was already received; then no kData until resume(). Pausing is how
-//     back-pressure reaches the sender: bytes stay in its kernel.
-// Units: bytes; times are nanoseconds of the monotonic clock. Errors: negative errno in Event::error / SendResult::error.
+//   - Events of one connection come in order: kAccepted or kDialed first, then kData/kSent/kWritable, then exactly one
+//     kClosed (also after our own close()). After kClosed the ConnId may be reused by a later connection.
+//   - A ConnId means one connection for the whole turn: kClosed frees it, but it is not given out again before the next
+//     acquire().
+//   - The bytes of a kData event stay valid until release() of that event. kData is never empty; end of stream is
+//     kClosed.
+//   - kClosed never comes in the same acquire() as the connection's last kData: a peer that sends PING and finishes
+//     still gets its PONG, if the caller sends it in that turn.
+//   - At most one send is in flight per connection. The iovecs' memory must stay untouched until the bytes are
+//     accounted for: by the return value (done) or by the kSent event (pending).
+//   - pause() bounds what is still delivered: at most what was already received; then no kData until resume(). Pausing
+//     is how back-pressure reaches the sender: bytes stay in its kernel.
+// Units: bytes; times are nanoseconds of the monotonic clock. Errors: negative errno in Event::error /
+// SendResult::error.
 //
-// An abstract class rather than a template: the calls are per connection and turn, never per message, and one binary picks
-// the backend at start.
+// An abstract class rather than a template: the calls are per connection and turn, never per message, and one binary
+// picks the backend at start.
 #pragma once
 
 #include <sys/uio.h>
@@ -69,7 +72,8 @@ struct Event {
 struct SendResult {
   enum class Status : uint8_t {
     kDone,     // `bytes` (> 0, maybe fewer than offered) were taken; offer the rest again at once or in a later turn
-    kPending,  // in flight; one kSent event follows, whose size may be less than what was offered: offer the rest again
+    kPending,  // in flight; one kSent event follows (or kClosed, if the connection goes first), whose size may be less
+               // than what was offered: offer the rest again
     kBlocked,  // nothing was taken; a kWritable event follows
     kFailed,   // the connection is broken: `error`; a kClosed event follows
   };
@@ -80,11 +84,12 @@ struct SendResult {
 
 // One line for the log: which backend, and why not a better one.
 struct BackendReport {
-  std::string name;                 // "uring", "epoll", "dpdk", "sim"
-  std::vector<std::string> notes;   // features missing and what is used in their place
+  std::string name;                // "uring", "epoll", "dpdk", "sim"
+  std::vector<std::string> notes;  // features missing and what is used in their place
 };
 
-// Accepts that failed for want of descriptors or memory. The backend rests a moment and tries again; connections that exist go on.
+// Accepts that failed for want of descriptors or memory. The backend rests a moment and tries again; connections that
+// exist go on.
 struct AcceptErrors {
   uint64_t count = 0;
   int last_error = 0;  // errno, positive
@@ -99,12 +104,12 @@ class Backend {
   virtual int listen(int fd, uint32_t listener) = 0;
   virtual void stop_listening(uint32_t listener) = 0;
 
-  // Opens an outbound connection to a numeric address; exactly one kDialed or kDialFailed with `tag` follows (after at most
-  // timeout_ns).
+  // Opens an outbound connection to a numeric address; exactly one kDialed or kDialFailed with `tag` follows (after at
+  // most timeout_ns).
   virtual void dial(const Address& to, uint64_t tag, int64_t timeout_ns) = 0;
 
-  // Appends what has happened since the last call to `out`, never blocking. Bounded: it stops after about kAcquireBytes of
-  // received data, so that a turn works on what fits the L2 cache; what is left comes with the next call.
+  // Appends what has happened since the last call to `out`, never blocking. Bounded: it stops after about kAcquireBytes
+  // of received data, so that a turn works on what fits the L2 cache; what is left comes with the next call.
   virtual void acquire(std::vector<Event>& out) = 0;
   static constexpr size_t kAcquireBytes = 256 * 1024;
 
@@ -112,23 +117,24 @@ class Backend {
 
   virtual SendResult send(ConnId conn, std::span<const iovec> iov) = 0;
 
-  // Pushes queued sends to the kernel or the NIC (one system call for all of them); called once at the end of each turn.
+  // Pushes queued sends to the kernel or the NIC (one system call for all of them); called once at the end of each
+  // turn.
   virtual void flush() = 0;
 
   virtual void pause(ConnId conn) = 0;
   virtual void resume(ConnId conn) = 0;
 
-  // Closes; `abort` resets instead of a graceful FIN after what has been sent. A send in flight may still complete before the
-  // kClosed event. Graceful means: our FIN goes out, and what the peer still sends is read and thrown away until it finishes too (at
-  // most a second), since closing on unread bytes would reset the connection and could destroy the last -ERR on its way.
-  // Calling it twice is allowed.
+  // Closes; `abort` resets instead of a graceful FIN after what has been sent. A send in flight may still complete
+  // before the kClosed event. Graceful means: our FIN goes out, and what the peer still sends is read and thrown away
+  // until it finishes too (at most a second), since closing on unread bytes would reset the connection and could
+  // destroy the last -ERR on its way. Calling it twice is allowed.
   virtual void close(ConnId conn, bool abort) = 0;
 
   virtual Address remote_address(ConnId conn) const = 0;
   virtual Address local_address(ConnId conn) const = 0;
 
-  // Waits until there is something to acquire, wake() was called, or deadline_ns (monotonic) has passed; INT64_MAX = no limit.
-  // A wake() between the caller's last check and park() is not lost.
+  // Waits until there is something to acquire, wake() was called, or deadline_ns (monotonic) has passed; INT64_MAX = no
+  // limit. A wake() between the caller's last check and park() is not lost.
   virtual void park(int64_t deadline_ns) = 0;
   virtual void wake() = 0;
 

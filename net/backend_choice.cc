@@ -33,13 +33,14 @@ std::expected<BackendChoice, std::string> choose_backend(config::Backend wanted,
     }
     return BackendChoice{"epoll", "backend: epoll: " + features.error().why, [](uint32_t) { return make_epoll(); }};
   }
-  return BackendChoice{"uring", "backend: uring",
-                       [uring_options, features = *features](uint32_t) -> std::expected<std::unique_ptr<Backend>, std::string> {
-                         int error = 0;
-                         auto backend = std::make_unique<uring::Backend>(uring_options, features, error);
-                         if (error != 0) return std::unexpected("backend uring: " + errno_text(error));
-                         return backend;
-                       }};
+  return BackendChoice{
+      "uring", "backend: uring",
+      [uring_options, features = *features](uint32_t) -> std::expected<std::unique_ptr<Backend>, std::string> {
+        int error = 0;
+        auto backend = std::make_unique<uring::Backend>(uring_options, features, error);
+        if (error != 0) return std::unexpected("backend uring: " + errno_text(error));
+        return backend;
+      }};
 }
 
 }  // namespace peregrine::net

@@ -1,7 +1,7 @@
 // Deadlines of a backend (dials, lingering closes, accept retries): few, coarse, mostly never reached.
 //
-// Owned by one backend, used on its thread. Entries are not removed when their cause goes; the caller compares `generation` and
-// ignores what is stale. Times are monotonic nanoseconds.
+// Owned by one backend, used on its thread. Entries are not removed when their cause goes; the caller compares
+// `generation` and ignores what is stale. Times are monotonic nanoseconds.
 #pragma once
 
 #include <cstdint>

@@ -34,8 +34,8 @@ std::expected<SocketAddress, std::string> resolve(const std::string& host, uint1
     if (each->ai_family == AF_INET6 && best == nullptr) best = each;
   }
   char text[NI_MAXHOST];
-  const bool named =
-      best != nullptr && getnameinfo(best->ai_addr, best->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) == 0;
+  const bool named = best != nullptr &&
+                     getnameinfo(best->ai_addr, best->ai_addrlen, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) == 0;
   freeaddrinfo(found);
   std::optional<SocketAddress> address;
   if (named) address = SocketAddress::parse({text, port});
@@ -43,7 +43,9 @@ std::expected<SocketAddress, std::string> resolve(const std::string& host, uint1
   return *address;
 }
 
-bool set_flag(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof(value)) == 0; }
+bool set_flag(int fd, int level, int option, int value) {
+  return setsockopt(fd, level, option, &value, sizeof(value)) == 0;
+}
 
 std::expected<Fd, Failure> listen_on(const SocketAddress& address, bool dual_stack, bool reuse_port) {
   Fd fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
@@ -51,7 +53,8 @@ std::expected<Fd, Failure> listen_on(const SocketAddress& address, bool dual_sta
   // Lets a restart bind while connections of the last run are in TIME_WAIT; two listeners still exclude each other.
   set_flag(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
   if (address.family() == AF_INET6) set_flag(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
-  if (reuse_port && !set_flag(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return std::unexpected(Failure{"setsockopt", errno});
+  if (reuse_port && !set_flag(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1))
+    return std::unexpected(Failure{"setsockopt", errno});
   set_tcp_options(fd.get());
   if (bind(fd.get(), address.data(), address.size()) != 0) return std::unexpected(Failure{"bind", errno});
   if (listen(fd.get(), kBacklog) != 0) return std::unexpected(Failure{"listen", errno});
@@ -65,7 +68,8 @@ std::expected<Listeners, Failure> open_group(SocketAddress address, bool dual_st
     if (!fd) return std::unexpected(fd.error());
     if (n == 0) {
       address = SocketAddress::local_of(fd->get());
-      if (count > 1 && !set_flag(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1)) return std::unexpected(Failure{"setsockopt", errno});
+      if (count > 1 && !set_flag(fd->get(), SOL_SOCKET, SO_REUSEPORT, 1))
+        return std::unexpected(Failure{"setsockopt", errno});
     }
     fds.push_back(std::move(*fd));
   }
@@ -78,10 +82,12 @@ std::expected<Listeners, Failure> open_group(SocketAddress address, bool dual_st
 }  // namespace
 
 std::expected<Listeners, std::string> open_listeners(const std::string& host, int port, int count) {
-  if (port > 65535 || port < -1) return std::unexpected("listen tcp: address " + std::to_string(port) + ": invalid port");
+  if (port > 65535 || port < -1)
+    return std::unexpected("listen tcp: address " + std::to_string(port) + ": invalid port");
   const auto number = static_cast<uint16_t>(port < 0 ? 0 : port);
   const auto failed = [&](const Failure& failure) {
-    return std::unexpected("listen tcp " + host_and_port(host, number) + ": " + failure.call + ": " + errno_text(failure.error));
+    return std::unexpected("listen tcp " + host_and_port(host, number) + ": " + failure.call + ": " +
+                           errno_text(failure.error));
   };
   if (host.empty() || host == "0.0.0.0" || host == "::") {
     auto both = open_group(*SocketAddress::parse({"::", number}), true, count);

@@ -1,8 +1,9 @@
 // The connection table of a backend: ConnId -> Conn, with stable references and reused slots.
 //
-// Invariant: a retired slot is not taken again before the next recycle(), which acquire() calls first. So while the caller works on
-// one batch of events, a ConnId means one connection, even if its kClosed is in that batch and yet unread.
-// `Conn` needs `uint32_t generation`; it changes with every reuse, for what may arrive late (epoll events, deadlines).
+// Invariant: a retired slot is not taken again before the next recycle(), which acquire() calls first. So while the
+// caller works on one batch of events, a ConnId means one connection, even if its kClosed is in that batch and yet
+// unread. `Conn` needs `uint32_t generation`; it changes with every reuse, for what may arrive late (epoll events,
+// deadlines).
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
-// Kernel sockets without ceremony: an owning descriptor, numeric addresses, and the options every TCP connection of ours wants.
+// Kernel sockets without ceremony: an owning descriptor, numeric addresses, and the options every TCP connection of
+// ours wants.
 //
-// Nothing here resolves names (the control thread and workers do that) and nothing blocks. Functions returning int give 0 or
-// -errno. Thread-safe: no state.
+// Nothing here resolves names (the control thread and workers do that) and nothing blocks. Functions returning int give
+// 0 or -errno. Thread-safe: no state.
 #pragma once
 
 #include <netinet/in.h>
@@ -72,8 +73,8 @@ class SocketAddress {
 // "127.0.0.1:4222", "[::1]:4222"
 std::string host_and_port(const std::string& host, int port);
 
-// TCP_NODELAY and keepalive (15 s idle, 15 s apart, 9 probes: what Go's runtime, hence nats-server, sets). Linux hands both down
-// from a listening socket to what it accepts, so they cost accepted connections nothing.
+// TCP_NODELAY and keepalive (15 s idle, 15 s apart, 9 probes: what Go's runtime, hence nats-server, sets). Linux hands
+// both down from a listening socket to what it accepts, so they cost accepted connections nothing.
 void set_tcp_options(int fd);
 int set_nonblocking(int fd);
 void reset_on_close(int fd);  // close() sends RST and drops what is queued

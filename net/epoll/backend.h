@@ -1,15 +1,17 @@
 // The epoll backend: level-triggered readiness, synchronous sends. Small and plain; the one that works everywhere.
 //
-// Owns the descriptors of one shard's connections and listeners, and the slabs bytes are received into; one thread uses it (wake()
-// excepted). See net/backend.h for the contract.
+// Owns the descriptors of one shard's connections and listeners, and the slabs bytes are received into; one thread uses
+// it (wake() excepted). See net/backend.h for the contract.
 //
-// - Receiving: one recv per readable connection and acquire(), packed into a slab that all connections share, so an idle connection
-//   owns no buffer and a thousand small messages lie side by side. A slab is reused as soon as its events are released; what is held
-//   longer pins its slab (320 KiB of address space), so copy what must be kept.
+// - Receiving: one recv per readable connection and acquire(), packed into a slab that all connections share, so an
+//   idle connection owns no buffer and a thousand small messages lie side by side. A slab is reused as soon as its
+//   events are released; what is held longer pins its slab (384 KiB of address space), so copy what must be kept.
 // - Readiness not used up when acquire() reaches its bound is kept and served first next time: nobody starves.
-// - pause(), resume() and the end of kBlocked change the kernel's interest lazily, when an unwanted event shows up: short pauses cost
-//   no system call. A paused connection is out of the epoll set (HUP cannot be masked), so its reset is noticed on resume or send.
-// - Sending: one sendmsg per send(); EPOLLOUT is asked for only after kBlocked. After kFailed what the peer had sent is still read.
+// - pause(), resume() and the end of kBlocked change the kernel's interest lazily, when an unwanted event shows up:
+//   short pauses cost no system call. A paused connection is out of the epoll set (HUP cannot be masked), so its reset
+//   is noticed on resume or send.
+// - Sending: one sendmsg per send(); EPOLLOUT is asked for only after kBlocked. After kFailed what the peer had sent is
+//   still read.
 // - EMFILE, ENFILE, ENOBUFS and ENOMEM on accept: all listeners rest for kAcceptRetryNs; counted in accept_errors().
 #pragma once
 
@@ -99,7 +101,8 @@ class Backend final : public net::Backend {
 
   Fd epoll_;
   Fd wake_fd_;
-  // wake() writes the eventfd only when nobody has since the last acquire(). The eventfd is edge-triggered and never read.
+  // wake() writes the eventfd only when nobody has since the last acquire(). The eventfd is edge-triggered and never
+  // read.
   std::atomic<bool> wake_pending_{false};
   bool have_pwait2_ = true;
   bool resting_ = false;  // listeners are out of the set until the retry deadline

@@ -16,15 +16,18 @@ namespace peregrine::net::uring {
 namespace {
 
 constexpr uint16_t kBufferGroup = 0;
-constexpr size_t kEventsPerAcquire = 4096;     // completions; a storm of accepts or closes is cut into turns as well
+constexpr size_t kEventsPerAcquire = 4096;   // completions; a storm of accepts or closes is cut into turns as well
 constexpr uint32_t kRetrySlot = UINT32_MAX;  // in the deadline queue: listeners may accept again
 constexpr uint32_t kGenerationMask = 0xff'ffff;
 
-bool out_of_resources(int error) { return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM; }
+bool out_of_resources(int error) {
+  return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
 
 }  // namespace
 
-Backend::Backend(const Options& options, const Features& features, int& error) : options_(options), features_(features) {
+Backend::Backend(const Options& options, const Features& features, int& error)
+    : options_(options), features_(features) {
   report_.name = "uring";
   report_.notes = features.notes;
   io_uring_params params{};
@@ -60,7 +63,7 @@ uint64_t Backend::user_data(Op op, ConnId id) const {
   return static_cast<uint64_t>(op) << 56 | generation << 32 | id;
 }
 
-// ---- submitting -----------------------------------------------------------------------------------------------------------------
+// ---- submitting
 
 io_uring_sqe* Backend::take_sqe() {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -105,6 +108,7 @@ bool Backend::arm_receive(ConnId id) {
   io_uring_prep_recv_multishot(sqe, conn.fd.get(), nullptr, 0, 0);
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = kBufferGroup;
+  if (features_.limited) sqe->file_index = kAcquireBytes;  // named `optlen` in newer headers
   io_uring_sqe_set_data64(sqe, user_data(Op::kReceive, id));
   conn.receiving = true;
   conn.received = false;
@@ -257,7 +261,7 @@ void Backend::wake() {
   [[maybe_unused]] const ssize_t written = write(wake_fd_.get(), &one, sizeof(one));
 }
 
-// ---- completing -----------------------------------------------------------------------------------------------------------------
+// ---- completing
 
 void Backend::acquire(std::vector<Event>& out) {
   received_ = 0;
@@ -328,7 +332,8 @@ void Backend::stop_listening(uint32_t listener) {
     Listener& each = listeners_[n];
     if (each.number != listener || !each.open) continue;
     each.open = false;
-    // The accept request holds the socket, so that closing alone would leave the port taken: refuse new connections at once, cancel.
+    // The accept request holds the socket, so that closing alone would leave the port taken: refuse new connections at
+    // once, cancel.
     shutdown(each.fd.get(), SHUT_RDWR);
     each.fd.reset();
     if (each.accepting) cancel(Op::kAccept, n);
@@ -445,7 +450,8 @@ SendResult Backend::send(ConnId id, std::span<const iovec> iov) {
   Conn* conn = conns_.holds(id) ? &conns_[id] : nullptr;
   if (conn == nullptr || conn->state != State::kOpen) return {SendResult::Status::kFailed, 0, -EPIPE};
   if (conn->error != 0) return {SendResult::Status::kFailed, 0, conn->error};
-  if (conn->sending != SendStage::kNone || iov.empty()) return {SendResult::Status::kFailed, 0, -EINVAL};  // the caller's bug
+  if (conn->sending != SendStage::kNone || iov.empty())
+    return {SendResult::Status::kFailed, 0, -EINVAL};  // the caller's bug
   iov = iov.first(std::min<size_t>(iov.size(), IOV_MAX));
   conn->send_is_zero_copy = false;
   if (conn->zero_copy) {
@@ -516,7 +522,7 @@ void Backend::resume(ConnId id) {
   need_attention(id);
 }
 
-// ---- closing --------------------------------------------------------------------------------------------------------------------
+// ---- closing
 
 void Backend::close(ConnId id, bool abort) {
   if (!conns_.holds(id)) return;
@@ -524,8 +530,8 @@ void Backend::close(ConnId id, bool abort) {
   if (conn.state != State::kOpen && conn.state != State::kEnding && conn.state != State::kLingering) return;
   if (abort || conn.error != 0) {
     reset_on_close(conn.fd.get());
-    // Zero-copy memory is given back only when the queue is purged, and the socket is closed only when it is given back:
-    // disconnecting resets and purges at once.
+    // Zero-copy memory is given back only when the queue is purged, and the socket is closed only when it is given
+    // back: disconnecting resets and purges at once.
     if (conn.send_is_zero_copy && conn.sending == SendStage::kSubmitted) {
       const sockaddr nowhere{.sa_family = AF_UNSPEC, .sa_data = {}};
       connect(conn.fd.get(), &nowhere, sizeof(nowhere));

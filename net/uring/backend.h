@@ -1,22 +1,32 @@
 // The io_uring backend: one ring per shard, multishot accept and receive, one system call per busy turn.
 //
-// Owns the ring, the receive blocks and the descriptors of one shard's connections and listeners. Made and used on the shard's thread
-// (the ring is SINGLE_ISSUER where the kernel has it), wake() excepted. See net/backend.h for the contract, probe.h for what is tried.
+// Owns the ring, the receive blocks and the descriptors of one shard's connections and listeners. Made and used on the
+// shard's thread (the ring is SINGLE_ISSUER where the kernel has it), wake() excepted. See net/backend.h for the
+// contract, probe.h for what is tried.
 //
-// - Nothing is submitted outside flush() and park(): calls note what a connection needs (`attention_`) and flush() turns the notes into
-//   SQEs and enters the kernel once. That enter also runs the completions that are due, so the next acquire() usually only reads memory.
-// - acquire() hands completions up in CQ order and stops at its bound; while any are left over, the kernel is not asked for more.
-// - Receive: one multishot request per connection over the shared Buffers. It ends on ENOBUFS, on pause (cancel by user_data) or when the
-//   kernel says so, and is armed again by the next flush; those that got nothing go first, so that a heavy sender starves nobody.
-// - Send: at most one in flight per connection; without MSG_WAITALL, so that progress shows as partial kSent and memory comes free.
-//   A send that fits the socket buffer completes inside flush(): its kSent is in the next acquire(), without a sleep.
-// - A connection is gone when its last request has completed: close() and errors cancel them, the completion that leaves none closes
-//   the descriptor and queues kClosed, so there is exactly one. user_data carries a generation, so a late cancel hits nobody else.
-// - End of stream is acted upon one acquire() later: the answers to the last bytes get flushed. A send still blocked then is cut short.
-// - Sockets are blocking ones: io_uring takes O_NONBLOCK for "do not wait" and would hand EAGAIN back instead of polling.
-// - wake() writes an eventfd that a multishot poll watches: bypassing MSG_RING costs nothing in latency and works from any thread.
-// Not used: direct descriptors (shutdown, setsockopt and getpeername need plain ones, and the gain is a reference count), bundles
-// (incremental buffers do the same with one completion), SQPOLL (burns a core per shard).
+// - Nothing is submitted outside flush() and park(): calls note what a connection needs (`attention_`) and flush()
+//   turns the notes into SQEs and enters the kernel once. That enter also runs the completions that are due, so the
+//   next acquire() usually only reads memory.
+// - acquire() hands completions up in CQ order and stops at its bound; while any are left over, the kernel is not asked
+//   for more.
+// - Receive: one multishot request per connection over the shared Buffers. It ends on ENOBUFS, on pause (cancel by
+//   user_data) or when the kernel says so, and is armed again by the next flush; those that got nothing go first. Where
+//   the kernel can, it also ends after kAcquireBytes: otherwise one heavy sender fills all blocks in one go (measured),
+//   and its neighbours wait until they are parsed.
+// - Send: at most one in flight per connection; without MSG_WAITALL, so that progress shows as partial kSent and memory
+//   comes free. A send that fits the socket buffer completes inside flush(): its kSent is in the next acquire(),
+//   without a sleep.
+// - A connection is gone when its last request has completed: close() and errors cancel them, the completion that
+//   leaves none closes the descriptor and queues kClosed, so there is exactly one. user_data carries a generation, so a
+//   late cancel hits nobody else.
+// - End of stream is acted upon one acquire() later: the answers to the last bytes get flushed. A send still blocked
+//   then is cut short.
+// - Sockets are blocking ones: io_uring takes O_NONBLOCK for "do not wait" and would hand EAGAIN back instead of
+//   polling.
+// - wake() writes an eventfd that a multishot poll watches: it works from any thread, and MSG_RING would be no faster.
+//
+// Not used: direct descriptors (shutdown, setsockopt and getpeername need plain ones, and the gain is a reference
+// count), bundles (incremental buffers do the same with one completion), SQPOLL (burns a core per shard).
 #pragma once
 
 #include <liburing.h>
@@ -89,22 +99,22 @@ class Backend final : public net::Backend {
     uint32_t generation = 0;
     State state = State::kFree;
     SendStage sending = SendStage::kNone;
-    bool attention = false;      // is in attention_
+    bool attention = false;  // is in attention_
     bool paused = false;
-    bool receiving = false;      // a multishot receive is with the kernel
-    bool received = false;       // ... and has brought something
-    bool receive_ends = false;   // ... and its cancel is on its way
-    bool connecting = false;     // a connect is with the kernel
+    bool receiving = false;     // a multishot receive is with the kernel
+    bool received = false;      // ... and has brought something
+    bool receive_ends = false;  // ... and its cancel is on its way
+    bool connecting = false;    // a connect is with the kernel
     bool connect_wanted = false;
-    bool cancelled = false;      // kDying: cancels are on their way
-    bool ended = false;          // end of stream or a broken socket has been seen
-    bool dialed = false;         // the last event is kDialFailed rather than kClosed
-    bool zero_copy = false;      // still worth trying
+    bool cancelled = false;  // kDying: cancels are on their way
+    bool ended = false;      // end of stream or a broken socket has been seen
+    bool dialed = false;     // the last event is kDialFailed rather than kClosed
+    bool zero_copy = false;  // still worth trying
     bool send_is_zero_copy = false;
-    int error = 0;               // for kClosed or kDialFailed
-    int send_result = 0;         // of a zero-copy send whose memory is still in use
+    int error = 0;        // for kClosed or kDialFailed
+    int send_result = 0;  // of a zero-copy send whose memory is still in use
     uint32_t gather = kNoGather;
-    iovec piece{};               // a send of one piece
+    iovec piece{};  // a send of one piece
     uint64_t tag = 0;
     SocketAddress remote;
   };

@@ -1,10 +1,13 @@
-// The receive memory of one shard: blocks lent to the kernel through a provided-buffer ring, filled, handed up, and lent again.
+// The receive memory of one shard: blocks lent to the kernel through a provided-buffer ring, filled, handed up, and
+// lent again.
 //
-// Owned by uring::Backend and used on its thread; the ring memory itself is shared with the kernel. Every block is in one of three
-// hands: the kernel's (lent), the caller's (`held` events not yet released; with incremental buffers the kernel may be filling the rest
-// of it meanwhile), or idle. It is lent again when the kernel is done with it and held == 0.
-// Bound: when the caller keeps so many blocks that the kernel has less than a quarter of the ring left, idle or new blocks step in, up
-// to four times the ring; past that receiving stops until a release. Memory is touched as bytes arrive.
+// Owned by uring::Backend and used on its thread; the ring memory itself is shared with the kernel. Every block is in
+// one of three hands: the kernel's (lent), the caller's (`held` events not yet released; with incremental buffers the
+// kernel may be filling the rest of it meanwhile), or idle. It is lent again when the kernel is done with it and nobody
+// holds it.
+// Bound: when the caller keeps so many blocks that the kernel has less than a quarter of the ring left, idle or new
+// blocks step in, up to four times the ring; past that receiving stops until a release. Memory is touched as bytes
+// arrive.
 #pragma once
 
 #include <liburing.h>

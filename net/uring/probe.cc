@@ -16,7 +16,8 @@ namespace peregrine::net::uring {
 namespace {
 
 constexpr uint32_t kFlagSets[] = {
-    // One thread, completions run only when we ask: no interrupts in the middle of a turn, and a flag that says when to ask.
+    // One thread, completions run only when we ask: no interrupts in the middle of a turn, and a flag that says when to
+    // ask.
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
         IORING_SETUP_SUBMIT_ALL,
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
@@ -89,7 +90,8 @@ class Trial {
   bool made_ = false;
 };
 
-bool multishot_receive_works(Trial& trial) {
+// `limit` > 0: the request ends by itself after that many bytes; kernels that do not know the field refuse it.
+bool multishot_receive_works(Trial& trial, uint32_t limit) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) return false;
   const Fd ours(pair[0]);
@@ -98,9 +100,11 @@ bool multishot_receive_works(Trial& trial) {
   io_uring_prep_recv_multishot(sqe, ours.get(), nullptr, 0, 0);
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = kBufferGroup;
+  sqe->file_index = limit;
   if (write(theirs.get(), "x", 1) != 1) return false;
   const auto first = trial.answer();
-  const bool works = first.result == 1 && (first.flags & IORING_CQE_F_MORE) != 0 && (first.flags & IORING_CQE_F_BUFFER) != 0;
+  const bool works =
+      first.result == 1 && (first.flags & IORING_CQE_F_MORE) != 0 && (first.flags & IORING_CQE_F_BUFFER) != 0;
   if (!works) return false;
   theirs.reset();
   const auto last = trial.answer();
@@ -112,8 +116,8 @@ bool multishot_accept_works(Trial& trial) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;  // no path: the kernel picks an abstract name
   socklen_t size = sizeof(name);
-  if (bind(listener.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)) != 0 || ::listen(listener.get(), 4) != 0 ||
-      getsockname(listener.get(), reinterpret_cast<sockaddr*>(&name), &size) != 0) {
+  if (bind(listener.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)) != 0 ||
+      ::listen(listener.get(), 4) != 0 || getsockname(listener.get(), reinterpret_cast<sockaddr*>(&name), &size) != 0) {
     return false;
   }
   io_uring_prep_multishot_accept(trial.sqe(), listener.get(), nullptr, nullptr, SOCK_CLOEXEC);
@@ -147,20 +151,25 @@ Refusal setup_refused(int error) {
     case EPERM: {
       const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
       if (disabled == "1" || disabled == "2") {
-        return {true, "io_uring_setup refused (EPERM): sysctl kernel.io_uring_disabled=" + disabled + "; set it to 0 to use io_uring"};
+        return {true, "io_uring_setup refused (EPERM): sysctl kernel.io_uring_disabled=" + disabled +
+                          "; set it to 0 to use io_uring"};
       }
       return {true,
-              "io_uring_setup refused (EPERM): container seccomp profile; start with --security-opt seccomp=<profile that allows "
+              "io_uring_setup refused (EPERM): container seccomp profile; start with --security-opt seccomp=<profile "
+              "that allows "
               "io_uring_setup, io_uring_enter and io_uring_register> to use io_uring"};
     }
     case EACCES:
       return {true, "io_uring_setup refused (EACCES): a security module forbids it; change its policy to use io_uring"};
     case ENOSYS:
       return {true,
-              "io_uring_setup refused (ENOSYS): kernel without io_uring, or a seccomp profile that hides it (Podman, CRI-O); start with "
-              "--security-opt seccomp=<profile that allows io_uring_setup, io_uring_enter and io_uring_register> to use io_uring"};
+              "io_uring_setup refused (ENOSYS): kernel without io_uring, or a seccomp profile that hides it (Podman, "
+              "CRI-O); start with "
+              "--security-opt seccomp=<profile that allows io_uring_setup, io_uring_enter and io_uring_register> to "
+              "use io_uring"};
     case EINVAL:
-      return {true, "io_uring_setup refused (EINVAL): the kernel is too old; Linux 6.1 or newer is needed to use io_uring"};
+      return {true,
+              "io_uring_setup refused (EINVAL): the kernel is too old; Linux 6.1 or newer is needed to use io_uring"};
     default:
       return {false, "io_uring_setup: " + errno_text(error)};
   }
@@ -182,24 +191,29 @@ std::expected<Features, Refusal> probe(const Options& options) {
   if ((features.setup_flags & IORING_SETUP_DEFER_TASKRUN) == 0) {
     features.notes.push_back("no deferred task work (Linux 6.1): completions may interrupt a turn");
   }
-  constexpr uint32_t kNeeded = IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_FAST_POLL;
+  constexpr uint32_t kNeeded =
+      IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE | IORING_FEAT_EXT_ARG | IORING_FEAT_FAST_POLL;
   if ((trial.features() & kNeeded) != kNeeded) return std::unexpected(lacks("basic features", "5.11"));
   io_uring_prep_nop(trial.sqe());
-  if (const auto nop = trial.answer(); nop.result != 0) return std::unexpected(call_refused("io_uring_enter", nop.result));
-  features.incremental =
-      options.allow_incremental && incremental.open(trial.ring(), kBufferGroup, kProbeBuffers, kProbeBufferBytes, true) == 0;
+  if (const auto nop = trial.answer(); nop.result != 0)
+    return std::unexpected(call_refused("io_uring_enter", nop.result));
+  features.incremental = options.allow_incremental &&
+                         incremental.open(trial.ring(), kBufferGroup, kProbeBuffers, kProbeBufferBytes, true) == 0;
   if (!features.incremental) {
     features.notes.push_back("no incremental receive buffers (Linux 6.12): one buffer per receive");
     if (const int error = plain.open(trial.ring(), kBufferGroup, kProbeBuffers, kProbeBufferBytes, false); error != 0) {
       if (error == -ENOMEM) return std::unexpected(Refusal{false, "io_uring buffers: " + errno_text(error)});
-      if (error == -EPERM || error == -EACCES || error == -ENOSYS) return std::unexpected(call_refused("io_uring_register", error));
+      if (error == -EPERM || error == -EACCES || error == -ENOSYS)
+        return std::unexpected(call_refused("io_uring_register", error));
       return std::unexpected(lacks("provided-buffer rings", "5.19"));
     }
   }
-  if (!multishot_receive_works(trial)) return std::unexpected(lacks("multishot receive", "6.0"));
+  if (!multishot_receive_works(trial, 0)) return std::unexpected(lacks("multishot receive", "6.0"));
+  features.limited = options.allow_limited && multishot_receive_works(trial, kProbeBufferBytes);
   if (options.zero_copy_min_bytes > 0) {
     features.zero_copy = zero_copy_works(trial);
-    if (!features.zero_copy) features.notes.push_back("no zero-copy send with usage reports (Linux 6.2): sends are copied");
+    if (!features.zero_copy)
+      features.notes.push_back("no zero-copy send with usage reports (Linux 6.2): sends are copied");
   }
   // Last, since its request stays armed until the ring goes.
   if (!multishot_accept_works(trial)) return std::unexpected(lacks("multishot accept", "5.19"));
