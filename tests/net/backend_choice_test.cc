@@ -66,7 +66,8 @@ TEST(BackendChoiceTest, AutoTakesUringWhereItWorks) {
 }
 
 TEST(BackendChoiceTest, SeccompRefusalFallsBackToEpollAndSaysWhatToDo) {
-  for (const auto& [error, name] : {std::pair(EPERM, "EPERM"), std::pair(ENOSYS, "ENOSYS"), std::pair(EACCES, "EACCES")}) {
+  for (const auto& [error, name] :
+       {std::pair(EPERM, "EPERM"), std::pair(ENOSYS, "ENOSYS"), std::pair(EACCES, "EACCES")}) {
     const std::string line = behind_filter(__NR_io_uring_setup, error, [] { return chosen(config::Backend::kAuto); });
     EXPECT_EQ(line.find(std::string("epoll: backend: epoll: io_uring_setup refused (") + name + "): "), 0u) << line;
     EXPECT_NE(line.find("to use io_uring"), std::string::npos) << line;
@@ -106,7 +107,9 @@ TEST(BackendChoiceTest, EpollWorksWithoutPwait2) {
   EXPECT_EQ(line, "waited; no epoll_pwait2: timers have millisecond steps");
 }
 
-TEST(BackendChoiceTest, DpdkIsRefusedByName) { EXPECT_EQ(chosen(config::Backend::kDpdk), "error: backend dpdk: not part of this build"); }
+TEST(BackendChoiceTest, DpdkIsRefusedByName) {
+  EXPECT_EQ(chosen(config::Backend::kDpdk), "error: backend dpdk: not part of this build");
+}
 
 }  // namespace
 }  // namespace peregrine::net

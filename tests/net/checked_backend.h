@@ -31,13 +31,13 @@ class CheckedBackend {
  public:
   struct Conn {
     bool open = false;
-    bool sending = false;      // kPending or kBlocked until kSent or kWritable
+    bool sending = false;  // kPending or kBlocked until kSent or kWritable
     bool blocked = false;
-    bool failed = false;       // only kData and kClosed may follow
+    bool failed = false;  // only kData and kClosed may follow
     uint64_t data_turn = 0;
     size_t received = 0;
-    std::string bytes;         // kept when `keep` is on
-    uint64_t offered = 0;      // bytes of the send in flight
+    std::string bytes;     // kept when `keep` is on
+    uint64_t offered = 0;  // bytes of the send in flight
   };
 
   explicit CheckedBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}

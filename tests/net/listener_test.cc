@@ -38,7 +38,8 @@ TEST_F(ListenerTest, RandomPortIsSharedByAll) {
   }
 }
 
-// A second broker on the port fails whatever the shard counts of the two, though both use SO_REUSEPORT for their shards.
+// A second broker on the port fails whatever the shard counts of the two, though both use SO_REUSEPORT for their
+// shards.
 TEST_F(ListenerTest, SecondOwnerOfThePortIsRefused) {
   for (const int first : {1, 4}) {
     for (const char* host : {"127.0.0.1", "0.0.0.0", "::1"}) {
