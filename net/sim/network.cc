@@ -40,7 +40,14 @@ Options Options::drawn_from(uint64_t seed) {
 
 Network::Network(uint64_t seed, Options options) : random_(seed), options_(options) {}
 
-Network::~Network() = default;
+Network::~Network() {
+  // Segments that came early hold their stream, which holds them.
+  for (auto& [id, weak] : streams_) {
+    const std::shared_ptr<Stream> stream = weak.lock();
+    if (stream == nullptr) continue;
+    for (End& end : stream->end) std::exchange(end.early, {}).clear();
+  }
+}
 
 // ---- time
 
