@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace peregrine::net {
 
@@ -21,7 +22,18 @@ bool Reactor::turn() {
   busy |= shard_.end_turn();
   flush();
   backend_->flush();
+  report_accept_errors();
   return busy;
+}
+
+// Out of descriptors, say: told when it begins and then once per kAcceptReportNs, with how often it happened.
+void Reactor::report_accept_errors() {
+  const AcceptErrors errors = backend_->accept_errors();
+  if (errors.count == accept_errors_told_ || shard_.now_ns() < accept_report_ns_) return;
+  shard_.server().log.error("Error accepting connections: {} ({} times so far)", std::strerror(errors.last_error),
+                            errors.count);
+  accept_errors_told_ = errors.count;
+  accept_report_ns_ = shard_.now_ns() + kAcceptReportNs;
 }
 
 void Reactor::on_event(const Event& event) {

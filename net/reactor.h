@@ -47,11 +47,13 @@ class Reactor {
 
  private:
   static constexpr uint32_t kClientListener = 0;
+  static constexpr int64_t kAcceptReportNs = 1'000'000'000;
   static constexpr size_t kSendEntries = 64;
   static constexpr size_t kSendBytes =
       512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
+  void report_accept_errors();
   void flush();
   void flush_session(core::Session& session);
 
@@ -62,6 +64,8 @@ class Reactor {
   std::function<int64_t()> wall_clock_;
   std::vector<core::Session*> by_conn_;
   std::vector<Event> events_;
+  uint64_t accept_errors_told_ = 0;
+  int64_t accept_report_ns_ = 0;
   std::vector<core::Session*> flushing_;
   std::atomic<bool> stop_{false};
 };

@@ -14,7 +14,8 @@ namespace peregrine::net::epoll {
 namespace {
 
 constexpr size_t kBatch = 512;  // readiness events per epoll_wait
-// One recv asks for what acquire() may still take, but not less than this: large ones cost a fifth less per byte.
+// One recv asks for what acquire() may still take, but not less than this: large ones were cheaper per byte, in noisy
+// runs.
 constexpr uint32_t kReceiveBytes = 64 * 1024;
 constexpr uint32_t kSlabBytes = Backend::kAcquireBytes + 2 * kReceiveBytes;  // one acquire() always fits one empty slab
 constexpr size_t kSpareSlabs = 2;

@@ -17,7 +17,7 @@ struct Options {
   uint32_t completion_entries = 8192;
   // Receive buffers shared by all connections of a shard; memory is touched only as traffic needs it. With incremental
   // buffers the kernel packs many small receives into one buffer, so few large ones are best (a receive of 256 KiB
-  // costs a fifth less per byte than one of 64); without, each receive takes a whole one.
+  // was cheaper per byte than one of 64 in noisy runs); without, each receive takes a whole one.
   uint16_t incremental_buffers = 8;  // a power of two, as is plain_buffers
   uint32_t incremental_bytes = 256 * 1024;
   uint16_t plain_buffers = 256;
