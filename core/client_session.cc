@@ -503,7 +503,7 @@ void ClientSession::on_unsub(const Operation& operation) {
   }
 }
 
-void ClientSession::erase_sid(Subscription& sub) { sids_.erase(shard.sid_hash(), &sub); }
+void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash(), &sub); }
 
 bool ClientSession::detach_slice() {
   timer_.cancel();

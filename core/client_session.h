@@ -33,7 +33,7 @@ class ClientSession final : public Session {
   void announce_info();
   // Nobody takes the request: a 503 on the requester's own subscription of the reply subject.
   void send_no_responders(std::string_view subject, std::string_view reply);
-  void erase_sid(Subscription& sub);
+  void forget(Subscription& sub) override;
   template <class Visit>
   void for_each_subscription(Visit&& visit) const {
     sids_.for_each(visit);

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "core/buffer.h"
+#include "core/interest.h"
 
 namespace peregrine::core {
 
@@ -21,8 +22,9 @@ inline char* put(char* to, std::string_view from) {
 }
 
 enum class CrossingType : uint8_t {
-  kInterest,  // interest ring
-  kDelivery,  // delivery ring, as are the following
+  kInterest,        // interest ring
+  kInterestReplay,  // interest ring
+  kDelivery,        // delivery ring, as are the following
   kRelease,
   kNobody,
   kHeap,
@@ -32,6 +34,7 @@ enum class CrossingType : uint8_t {
 struct InterestRecord {
   CrossingType type = CrossingType::kInterest;
   bool interested;  // plain: has subscriptions now
+  Side side = Side::kClients;
   uint32_t account;
   uint32_t weight;  // queue: members now
   uint32_t subject_size;
@@ -40,26 +43,45 @@ struct InterestRecord {
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
 };
 
-// One message for the target shard's own subscriptions. Behind it: `picks` group ids (8 bytes each), subject, reply,
-// and the payload unless it is shared.
+// A slice of what the sending shard is interested in, asked for by a peer that has just begun to listen: `count`
+// InterestRecords with their texts, in one block from malloc that the receiver frees.
+struct InterestReplayRecord {
+  CrossingType type = CrossingType::kInterestReplay;
+  bool last;        // no slice of this account follows
+  uint32_t bytes;   // of the block
+  uint64_t replay;  // Shard::Replay::id at the receiver
+  uint64_t cursor;  // to ask for the next slice with
+  char* block;      // null when the slice is empty
+};
+
+// A queue group's message is for one member of this group on the target shard.
+struct CrossingPick {
+  uint64_t group;
+  Side side;
+  uint8_t reserved[7] = {};
+};
+
+// One message for the target shard's own subscriptions and peers. Behind it: `picks` CrossingPicks, subject,
+// reply, the leafnode cluster it came from, and the payload unless it is shared.
 struct DeliveryRecord {
   CrossingType type = CrossingType::kDelivery;
-  bool plain;    // also for plain subscriptions; false for a queue pick made again
-  uint8_t hops;  // times the picks were made again
-  uint8_t reserved = 0;
+  SideSet plain;       // for plain subscriptions of these sides; 0 for a queue pick made again
+  uint8_t hops;        // times the picks were made again
+  SessionKind source;  // of the connection that brought it
   uint32_t account;
   uint32_t picks;
   uint32_t subject_size;
   uint32_t reply_size;
   uint32_t header_size;
   uint32_t payload_size;
+  uint32_t origin_size;
   uint32_t home;        // shard that owns `shared`
   uint64_t asker;       // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
   SharedBytes* shared;  // null = the payload is inline
 
   uint32_t size() const {
-    return static_cast<uint32_t>(sizeof(*this)) + picks * 8 + subject_size + reply_size +
-           (shared == nullptr ? payload_size : 0);
+    return static_cast<uint32_t>(sizeof(*this) + picks * sizeof(CrossingPick)) + subject_size + reply_size +
+           origin_size + (shared == nullptr ? payload_size : 0);
   }
 };
 

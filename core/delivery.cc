@@ -1,7 +1,10 @@
 #include "core/delivery.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
+#include <utility>
 
 #include "core/shard.h"
 
@@ -28,6 +31,9 @@ Delivery::Delivery(Shard& shard)
       inline_payload_(static_cast<size_t>(shard.server().options.native.inline_payload_bytes)) {}
 
 bool Delivery::publish(Account& account, const Message& message) {
+  const SideSet sides = account.live_sides() & reach(message.source);
+  if (sides != kClientsOnly || !message.all_queues) [[unlikely]]
+    return publish_far(account, message, sides);
   const Match match = account.sublist.match(message.subject);
   if (match.empty()) return false;
   plain_encoding_.ready = header_encoding_.ready = false;
@@ -46,7 +52,7 @@ bool Delivery::publish(Account& account, const Message& message) {
         taken = true;
       } else if (group.remote_weight != 0) {
         const uint32_t target = pick_shard(group);
-        picks_.push_back({target, group.id});
+        picks_.push_back({target, Side::kClients, group.id});
         targets |= ShardSet{1} << target;
       }
     }
@@ -60,11 +66,191 @@ bool Delivery::publish(Account& account, const Message& message) {
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
-      cross(target, account, message, (match.shards >> target & 1) != 0, 0, message.from, asker);
+      cross(target, account, message, (match.shards >> target & 1) != 0 ? kClientsOnly : 0, 0, message.from, asker);
     }
   }
   finish(account);
   return taken;
+}
+
+// The same with peers in the picture: a side each for what may be reached, queue groups by kQueueTiers.
+bool Delivery::publish_far(Account& account, const Message& message, SideSet sides) {
+  plain_encoding_.ready = header_encoding_.ready = false;
+  ++serial_;
+  std::array<Match, kSides> matches;
+  fan_out_ = 0;
+  candidates_.clear();
+  picks_.clear();
+  ShardSet targets = 0;
+  for (size_t n = 0; n < kSides; ++n) {
+    const auto side = static_cast<Side>(n);
+    if ((sides & bit(side)) == 0) continue;
+    matches[n] = account.side(side).match(message.subject);
+    fan_out_ += matches[n].plain.size() + matches[n].groups.size();
+    targets |= matches[n].shards;
+    for (const QueueGroup& group : matches[n].groups) candidates_.push_back({group.id, side, &group});
+  }
+  bool taken = false;
+  for (const Match& match : matches) {
+    for (Subscription* sub : match.plain) taken |= deliver_to(*sub, message, account);
+  }
+  if (!candidates_.empty()) taken |= serve_groups(message, account);
+  taken |= send_to_targets(message, account);
+  for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
+  if (targets != 0) {
+    const bool one = (targets & (targets - 1)) == 0;
+    const bool ask = !taken && one && message.from != nullptr && message.from->no_responders && !message.reply.empty();
+    taken = true;
+    for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
+      const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
+      SideSet plain = 0;
+      for (size_t n = 0; n < kSides; ++n) plain |= static_cast<SideSet>((matches[n].shards >> target & 1) << n);
+      cross(target, account, message, plain, 0, message.from, ask ? message.from->cid : 0);
+    }
+  }
+  finish(account);
+  return taken;
+}
+
+// One member of each group, over all sides. True if any is on this shard.
+bool Delivery::serve_groups(const Message& message, Account& account) {
+  if (!message.all_queues) {
+    if (message.queues.empty()) return false;
+    // Only the groups the peer names.
+    std::erase_if(candidates_, [&](const Candidate& each) {
+      return std::none_of(message.queues.begin(), message.queues.end(),
+                          [&](std::string_view queue) { return account.sublist.group_id(queue) == each.id; });
+    });
+  }
+  std::sort(candidates_.begin(), candidates_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id != b.id ? a.id < b.id : a.side < b.side; });
+  bool taken = false;
+  for (size_t from = 0, to = 0; from < candidates_.size(); from = to) {
+    while (to < candidates_.size() && candidates_[to].id == candidates_[from].id) ++to;
+    taken |= serve_group(std::span(candidates_).subspan(from, to - from), message, account);
+  }
+  return taken;
+}
+
+// `same`: one group, as each side has it. True if a member on this shard took the message; a member elsewhere becomes a
+// pick.
+bool Delivery::serve_group(std::span<const Candidate> same, const Message& message, Account& account) {
+  for (const SideSet tier : kQueueTiers) {
+    uint64_t total = 0;
+    for (const Candidate& each : same) {
+      if ((tier & bit(each.side)) != 0) total += each.group->local_weight + each.group->remote_weight;
+    }
+    if (total == 0) continue;
+    // Every member counts once, wherever it lives. If the one picked here can not take it, the others are tried in
+    // turn, those of this shard first.
+    uint64_t at = shard_.random().below(total);
+    const Candidate* picked = nullptr;
+    for (const Candidate& each : same) {
+      if ((tier & bit(each.side)) == 0) continue;
+      const uint64_t weight = each.group->local_weight + each.group->remote_weight;
+      if (at < weight) {
+        picked = &each;
+        break;
+      }
+      at -= weight;
+    }
+    if (at >= picked->group->local_weight) {
+      const QueueGroup& group = *picked->group;
+      picks_.push_back({pick_shard(group), picked->side, group.id});
+      return false;
+    }
+    if (deliver_to_peer_group(*picked->group, picked->side, message, account)) return true;
+    for (const Candidate& each : same) {
+      if ((tier & bit(each.side)) == 0 || &each == picked) continue;
+      if (deliver_to_peer_group(*each.group, each.side, message, account)) return true;
+    }
+    for (const Candidate& each : same) {
+      if ((tier & bit(each.side)) == 0 || each.group->remote_weight == 0) continue;
+      picks_.push_back({pick_shard(*each.group), each.side, each.id});
+      return false;
+    }
+  }
+  return false;
+}
+
+bool Delivery::deliver_to_peer_group(const QueueGroup& group, Side side, const Message& message, Account& account) {
+  if (side == Side::kClients) return deliver_to_group(group, message, account);
+  const size_t n = group.local.size();
+  if (n == 0) return false;
+  uint64_t at = shard_.random().below(std::max<uint64_t>(group.local_weight, 1));
+  size_t first = 0;
+  while (first + 1 < n && at >= group.local[first]->weight()) at -= group.local[first++]->weight();
+  for (size_t tried = 0; tried < n; ++tried) {
+    Subscription& sub = *group.local[(first + tried) % n];
+    if (deliver_to_peer(sub, message, account.side(side).queue_of(sub))) return true;
+  }
+  return false;
+}
+
+// Notes the peer as a target; it is sent the message once, when all its reasons are known.
+bool Delivery::deliver_to_peer(Subscription& sub, const Message& message, std::string_view queue) {
+  Session& to = *sub.session;
+  if (to.closing() || &to == message.from || !to.accepts(message, sub)) return false;
+  if (to.target_serial != serial_) {
+    to.target_serial = serial_;
+    to.target_index = static_cast<uint32_t>(target_count_);
+    if (target_count_ == targets_.size()) targets_.emplace_back();
+    PeerTarget& fresh = targets_[target_count_++];
+    fresh.session = &to;
+    fresh.plain = fresh.leaf_origin = false;
+    fresh.queues.clear();
+  }
+  PeerTarget& target = targets_[to.target_index];
+  target.leaf_origin |= sub.side == Side::kRoutedLeafs;
+  if (queue.empty()) target.plain = true;
+  else target.queues.push_back(queue);
+  return true;
+}
+
+bool Delivery::send_to_targets(const Message& message, Account& account) {
+  const size_t n = std::exchange(target_count_, 0);
+  for (size_t i = 0; i < n; ++i) {
+    const PeerTarget& target = targets_[i];
+    Session& to = *target.session;
+    const size_t pending = to.outbox.pending();
+    if (pending > stall_above_ && message.from != nullptr) [[unlikely]]
+      shard_.stall(*message.from, pending >= max_pending_ ? 5'000'000 : 2'000'000);
+    line_.clear();
+    to.message_line(line_, account, message, target);
+    const uint32_t skip = to.headers ? 0 : message.header_size;
+    append(to, line_, message, skip);
+    const size_t bytes = message.payload.size() - skip;
+    ++to.traffic.out_msgs;
+    to.traffic.out_bytes += bytes;
+    ++peer_traffic_.out_msgs;
+    peer_traffic_.out_bytes += bytes;
+    if (shard_.tracing()) [[unlikely]]
+      shard_.trace(to, "->>", std::string_view(line_).substr(0, line_.size() - kCrLf.size()));
+    if (to.outbox.pending() > max_pending_) [[unlikely]]
+      slow_consumer(to, account);
+  }
+  return n != 0;
+}
+
+// Line, payload, CRLF.
+void Delivery::append(Session& to, std::string_view line, const Message& message, uint32_t skip) {
+  Outbox& outbox = to.outbox;
+  const std::string_view payload = message.payload.substr(skip);
+  if (payload.size() > kShareAbove && (fan_out_ > 1 || shared_ != nullptr)) {
+    if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
+    outbox.append(line);
+    outbox.append_shared(shared_, skip);
+    outbox.append(kCrLf);
+  } else if (line.size() + payload.size() + 2 <= BufferPool::kLargeChunk) {
+    const size_t total = line.size() + payload.size() + 2;
+    put(put(put(outbox.reserve(total), line), payload), kCrLf);
+    outbox.commit(total);
+  } else {
+    outbox.append(line);
+    outbox.append(payload);
+    outbox.append(kCrLf);
+  }
+  shard_.mark_dirty(to);
 }
 
 void Delivery::finish(Account& account) {
@@ -88,6 +274,8 @@ void Delivery::finish(Account& account) {
 bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& account) {
   Session& to = *sub.session;
   if (to.closing() || sub.closed) return false;
+  if (sub.peer) [[unlikely]]
+    return deliver_to_peer(sub, message, {});
   if (&to == message.from && !to.echo) return false;
   if (to.permissions != nullptr) [[unlikely]] {
     if (to.permissions->check_deliveries &&
@@ -185,11 +373,12 @@ uint32_t Delivery::pick_shard(const QueueGroup& group) {
   return group.remote.back().shard;
 }
 
-void Delivery::cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops,
+void Delivery::cross(uint32_t target, Account& account, const Message& message, SideSet plain, uint8_t hops,
                      Session* cause, uint64_t asker) {
   DeliveryRecord record;
   record.plain = plain;
   record.hops = hops;
+  record.source = message.source;
   record.account = account.number;
   record.picks = 0;
   for (const Pick& pick : picks_) record.picks += pick.shard == target ? 1 : 0;
@@ -197,6 +386,7 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   record.reply_size = static_cast<uint32_t>(message.reply.size());
   record.header_size = message.header_size;
   record.payload_size = static_cast<uint32_t>(message.payload.size());
+  record.origin_size = static_cast<uint32_t>(message.origin.size());
   record.home = shard_.index();
   record.asker = asker;
   record.shared = nullptr;
@@ -216,10 +406,11 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   at += sizeof(record);
   for (const Pick& pick : picks_) {
     if (pick.shard != target) continue;
-    std::memcpy(at, &pick.group, sizeof(pick.group));
-    at += sizeof(pick.group);
+    const CrossingPick crossing{pick.group, pick.side};
+    std::memcpy(at, &crossing, sizeof(crossing));
+    at += sizeof(crossing);
   }
-  at = put(put(at, message.subject), message.reply);
+  at = put(put(put(at, message.subject), message.reply), message.origin);
   if (record.shared == nullptr) put(at, message.payload);
   shard_.end_delivery(target);
 }
@@ -227,13 +418,16 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
 void Delivery::on_record(uint32_t from, const char* bytes) {
   DeliveryRecord record;
   std::memcpy(&record, bytes, sizeof(record));
-  const char* groups = bytes + sizeof(record);
-  const char* at = groups + size_t{record.picks} * 8;
+  const char* picks = bytes + sizeof(record);
+  const char* at = picks + size_t{record.picks} * sizeof(CrossingPick);
   Message message;
   message.subject = {at, record.subject_size};
   at += record.subject_size;
   message.reply = {at, record.reply_size};
   at += record.reply_size;
+  message.origin = {at, record.origin_size};
+  at += record.origin_size;
+  message.source = record.source;
   message.header_size = record.header_size;
   if (record.shared != nullptr) {
     shared_ = shard_.pool().wrap(record.shared, record.home);
@@ -243,18 +437,28 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
   }
   Account& account = shard_.account(record.account);
   plain_encoding_.ready = header_encoding_.ready = false;
-  const Match match = account.sublist.match(message.subject);
-  fan_out_ = match.plain.size() + record.picks;
+  ++serial_;
   bool taken = false;
-  if (record.plain) {
+  fan_out_ = record.picks;
+  if (record.plain == kClientsOnly) [[likely]] {
+    const Match match = account.sublist.match(message.subject);
+    fan_out_ += match.plain.size();
     for (Subscription* sub : match.plain) taken |= deliver_to(*sub, message, account);
+  } else {
+    for (size_t n = 0; n < kSides; ++n) {
+      if ((record.plain >> n & 1) == 0) continue;
+      const Match match = account.side(static_cast<Side>(n)).match(message.subject);
+      fan_out_ += match.plain.size();
+      for (Subscription* sub : match.plain) taken |= deliver_to(*sub, message, account);
+    }
   }
   picks_.clear();
   for (uint32_t i = 0; i < record.picks; ++i) {
-    uint64_t id;
-    std::memcpy(&id, groups + size_t{i} * 8, sizeof(id));
-    const QueueGroup* group = account.sublist.find_group(message.subject, id);
-    if (group != nullptr && deliver_to_group(*group, message, account)) {
+    CrossingPick pick;
+    std::memcpy(&pick, picks + i * sizeof(pick), sizeof(pick));
+    const uint64_t id = pick.group;
+    const QueueGroup* group = account.side(pick.side).find_group(message.subject, id);
+    if (group != nullptr && deliver_to_peer_group(*group, pick.side, message, account)) {
       taken = true;
       continue;
     }
@@ -265,14 +469,15 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
       continue;
     }
     ++repicks_;
-    picks_.push_back({pick_shard(*group), id});
+    picks_.push_back({pick_shard(*group), pick.side, id});
   }
+  taken |= send_to_targets(message, account);
   if (!picks_.empty()) {
     ShardSet targets = 0;
     for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
     for (; targets != 0; targets &= targets - 1) {
-      cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, false,
-            static_cast<uint8_t>(record.hops + 1), nullptr, 0);
+      cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, 0, static_cast<uint8_t>(record.hops + 1),
+            nullptr, 0);
     }
   } else if (!taken && record.asker != 0) {
     tell_nobody(from, record.asker, message);

@@ -2,7 +2,8 @@
 //
 // Owned by a shard, used on its thread. A message comes from a local session (publish) or from another shard
 // (on_record). Rules: one copy per subscription; one member per queue group, picked by weight over all shards; one
-// record per interested shard whatever the number of subscriptions there; order per publisher and subscriber is kept
+// record per interested shard whatever the number of subscriptions there, one message per peer (route, gateway,
+// leafnode) whatever the number of subscriptions behind it; order per publisher and subscriber is kept
 // (one ring, one outbox). While a message is delivered no subscription is removed and no session destroyed: what
 // reached its limit is marked `closed` and taken out right afterwards, a slow consumer is marked and taken apart at the
 // end of the turn. Slow consumers: pending above max_pending -> closed (Slow Consumer (Pending Bytes)); above three
@@ -12,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +32,19 @@ struct Message {
   std::string_view payload;  // header block and body
   uint32_t header_size = 0;
   Session* from = nullptr;  // the publishing session of this shard; null when it came over a ring
+  SessionKind source = SessionKind::kClient;
+  // From a peer: which queue groups it asks us to serve. Clients serve them all.
+  bool all_queues = true;
+  std::span<const std::string_view> queues;
+  std::string_view origin;  // the leafnode cluster it came from, if any
+};
+
+// One peer that gets the message in hand, once, whatever the number of its subscriptions.
+struct PeerTarget {
+  Session* session;
+  bool plain;                            // somebody behind it has a plain subscription
+  bool leaf_origin;                      // its interest is that of leafnodes behind it
+  std::vector<std::string_view> queues;  // groups one member of which, behind it, is to get the message
 };
 
 class Delivery {
@@ -44,6 +59,7 @@ class Delivery {
 
   uint64_t repicks() const { return repicks_; }
   uint64_t vanished() const { return vanished_; }
+  const Traffic& peer_traffic() const { return peer_traffic_; }  // `out` to routes, gateways and leafnodes
 
  private:
   // The parts of an encoded delivery that are the same for every subscription: <head><sid><tail><payload>CRLF.
@@ -55,13 +71,27 @@ class Delivery {
   };
   struct Pick {
     uint32_t shard;
+    Side side;
     uint64_t group;
+  };
+  // A group one message matches, on one side.
+  struct Candidate {
+    uint64_t id;
+    Side side;
+    const QueueGroup* group;
   };
 
   bool deliver_to(Subscription& sub, const Message& message, Account& account);
+  bool deliver_to_peer(Subscription& sub, const Message& message, std::string_view queue);
   bool deliver_to_group(const QueueGroup& group, const Message& message, Account& account);
+  bool deliver_to_peer_group(const QueueGroup& group, Side side, const Message& message, Account& account);
+  bool publish_far(Account& account, const Message& message, SideSet sides);
+  bool serve_groups(const Message& message, Account& account);
+  bool serve_group(std::span<const Candidate> same, const Message& message, Account& account);
+  bool send_to_targets(const Message& message, Account& account);
+  void append(Session& to, std::string_view line, const Message& message, uint32_t skip);
   uint32_t pick_shard(const QueueGroup& group);
-  void cross(uint32_t target, Account& account, const Message& message, bool plain, uint8_t hops, Session* cause,
+  void cross(uint32_t target, Account& account, const Message& message, SideSet plain, uint8_t hops, Session* cause,
              uint64_t asker);
   void tell_nobody(uint32_t target, uint64_t asker, const Message& message);
   const Encoding& encoding(const Message& message, bool with_headers);
@@ -82,6 +112,12 @@ class Delivery {
   size_t fan_out_ = 0;
   uint64_t delivered_ = 0, delivered_bytes_ = 0;
   std::vector<Pick> picks_;
+  std::vector<Candidate> candidates_;
+  std::vector<PeerTarget> targets_;  // the first target_count_; the rest keeps its memory
+  size_t target_count_ = 0;
+  uint64_t serial_ = 0;  // of the message; Session::target_serial
+  std::string line_;
+  Traffic peer_traffic_;
   std::vector<Subscription*> expired_;
 
   uint64_t repicks_ = 0;   // queue picks made again because the member had gone

@@ -24,6 +24,7 @@ struct QueueGroup {
   std::span<Subscription* const> local;  // the members on this shard
   std::span<const ShardWeight> remote;   // members on other shards, counted
   uint64_t remote_weight;                // sum over `remote`
+  uint64_t local_weight;                 // sum over `local`: its size, except for peers
 };
 
 struct Match {

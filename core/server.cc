@@ -107,6 +107,22 @@ uint16_t crc16(const unsigned char* data, size_t size) {
 
 }  // namespace
 
+std::optional<uint32_t> Server::account_number(std::string_view name) {
+  std::lock_guard lock(accounts_mutex_);
+  const std::string key(name);
+  if (const auto at = account_numbers_.find(key); at != account_numbers_.end()) return at->second;
+  if (account_names_.size() >= kMaxAccounts) return std::nullopt;
+  const auto number = static_cast<uint32_t>(account_names_.size());
+  account_names_.push_back(key);
+  account_numbers_.emplace(key, number);
+  return number;
+}
+
+std::string Server::account_name(uint32_t number) const {
+  std::lock_guard lock(accounts_mutex_);
+  return account_names_[number];
+}
+
 std::string make_server_id() {
   EVP_PKEY* key = EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
   std::array<unsigned char, 35> raw{};

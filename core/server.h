@@ -10,8 +10,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "config/options.h"
@@ -68,6 +70,12 @@ class Server {
   void client_gone() { clients_.fetch_sub(1, std::memory_order_relaxed); }
   int64_t clients() const { return clients_.load(std::memory_order_relaxed); }
 
+  // The number of an account, given out when first asked for; nullopt when there are kMaxAccounts already. Numbers and
+  // names never change. Rare: when a peer names an account it has not named before.
+  static constexpr uint32_t kMaxAccounts = 100'000;
+  std::optional<uint32_t> account_number(std::string_view name);
+  std::string account_name(uint32_t number) const;
+
   std::vector<Shard*> shards;  // filled before any shard runs
 
  private:
@@ -79,6 +87,9 @@ class Server {
   std::atomic<uint64_t> next_cid_{4};  // nats-server's first client is 5 too: the first ids are its internal clients'
   std::atomic<int64_t> clients_{0};
   std::atomic<bool> lame_duck_{false};
+  mutable std::mutex accounts_mutex_;
+  std::vector<std::string> account_names_{"$G"};
+  std::unordered_map<std::string, uint32_t> account_numbers_{{"$G", 0}};
 };
 
 // A fresh public server nkey: 'N' + base32 of an Ed25519 public key with checksum, 56 characters.

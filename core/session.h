@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/interest.h"
 #include "core/outbox.h"
 #include "core/permissions.h"
 #include "core/protocol.h"
@@ -23,8 +24,9 @@ namespace peregrine::core {
 
 class Account;
 class Shard;
-
-enum class SessionKind : uint8_t { kClient };
+class Subscription;
+struct Message;
+struct PeerTarget;
 
 // Reasons not to read from a connection now; reading goes on when none is left.
 enum Hold : uint8_t {
@@ -50,6 +52,16 @@ class Session {
   // The row of /connz; `row.subs` only if `subs`.
   virtual void describe(ConnRow& row, bool subs) const = 0;
   virtual size_t subscription_count() const = 0;
+
+  // `sub` is about to be destroyed: the session's own tables forget it.
+  virtual void forget(Subscription& sub) = 0;
+
+  // --- peers only (kind != kClient) ---
+  // May this message go to the peer for this interest? Delivery has seen to the rules of interest.h already.
+  virtual bool accepts(const Message&, const Subscription&) { return true; }
+  // Appends the control line of a message, CRLF included; the payload follows (without its header block unless
+  // `headers`).
+  virtual void message_line(std::string&, const Account&, const Message&, const PeerTarget&) {}
 
   // Marks the session for closing; the first reason stays. `abort`: what is pending is thrown away.
   void close(CloseReason reason, bool abort = false);
@@ -89,6 +101,8 @@ class Session {
   std::unique_ptr<PermissionState> permissions;  // null = everything
   Traffic traffic;                               // in: from the peer
   uint64_t stalls = 0;
+  uint64_t target_serial = 0;  // peers: the last message it is a target of,
+  uint32_t target_index = 0;   // and which one (delivery.h)
 
   // --- the reactor's ---
   const uint32_t conn;           // the backend's name for the connection

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "core/client_session.h"
+#include "core/peer_session.h"
 
 namespace peregrine::core {
 
@@ -39,7 +42,8 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
       timers_(now_ns),
       sid_hash_(server.hash_key.k0, server.hash_key.k1, index + 1),
       delivery_(*this) {
-  accounts_.push_back(std::make_unique<Account>("$G", kGlobalAccount, server.hash_key, index));
+  accounts_.push_back(
+      std::make_unique<Account>(std::string(kGlobalAccountName), kGlobalAccount, server.hash_key, index));
   if (const auto& mappings = server.options.mappings; !mappings.empty()) {
     accounts_[kGlobalAccount]->mappings = std::make_unique<SubjectMappings>(mappings, server.options.cluster.name);
   }
@@ -91,13 +95,19 @@ bool Shard::drain_interest() {
       any = true;
       ++ring_counters_.records_in;
       ring_counters_.bytes_in += size;
-      if (static_cast<CrossingType>(bytes[0]) == CrossingType::kHeap) {
-        HeapRecord heap;
-        std::memcpy(&heap, bytes, sizeof(heap));
-        on_interest(from, heap.bytes);
-        std::free(heap.bytes);
-      } else {
-        on_interest(from, bytes);
+      switch (static_cast<CrossingType>(bytes[0])) {
+        case CrossingType::kHeap: {
+          HeapRecord heap;
+          std::memcpy(&heap, bytes, sizeof(heap));
+          on_interest(from, heap.bytes);
+          std::free(heap.bytes);
+          break;
+        }
+        case CrossingType::kInterestReplay:
+          on_replay(bytes);
+          break;
+        default:
+          on_interest(from, bytes);
       }
       ring.pop(size);
     }
@@ -112,12 +122,15 @@ void Shard::on_interest(uint32_t from, const char* bytes) {
   std::memcpy(&record, bytes, sizeof(record));
   const std::string_view subject(bytes + sizeof(record), record.subject_size);
   const std::string_view queue(subject.data() + subject.size(), record.queue_size);
-  Sublist& sublist = account(record.account).sublist;
+  Account& account = this->account(record.account);
+  Sublist& sublist = account.side(record.side);
   if (queue.empty()) {
     sublist.set_remote(from, subject, record.interested);
   } else {
     sublist.set_remote_queue(from, subject, queue, record.weight);
   }
+  account.changed(record.side);
+  tell_listeners(account, record.side, subject, queue);
 }
 
 bool Shard::drain_deliveries() {
@@ -159,8 +172,9 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
       NobodyRecord record;
       std::memcpy(&record, bytes, sizeof(record));
       const std::string_view subject(bytes + sizeof(record), record.subject_size);
-      auto* asker = static_cast<ClientSession*>(find(record.asker));
-      if (asker != nullptr && !asker->closing()) asker->send_no_responders(subject, {subject.end(), record.reply_size});
+      Session* asker = find(record.asker);
+      if (asker != nullptr && asker->kind == SessionKind::kClient && !asker->closing())
+        static_cast<ClientSession*>(asker)->send_no_responders(subject, {subject.end(), record.reply_size});
       break;
     }
     case CrossingType::kHeap: {
@@ -171,6 +185,7 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
       break;
     }
     case CrossingType::kInterest:
+    case CrossingType::kInterestReplay:
       break;
   }
 }
@@ -182,6 +197,7 @@ bool Shard::end_turn() {
     close_some();
     busy = true;
   }
+  if (!replays_.empty()) busy |= go_on_with_replays();
   if (shard_count_ > 1) {
     if (interest_stuck_ || delivery_stuck_) {
       busy |= move_overflow();
@@ -318,16 +334,16 @@ void Shard::tell_interest(const InterestRecord& record, std::string_view subject
     Ring& ring = peer.out->interest;
     ++ring_counters_.records_out;
     ring_counters_.bytes_out += record.size();
-    const bool by_heap = record.size() > ring.max_record();
-    HeapRecord heap;
-    uint32_t size = record.size();
-    if (by_heap) {
-      heap.record_size = size;
-      heap.bytes = static_cast<char*>(std::malloc(size));
+    if (record.size() > ring.max_record()) {
+      HeapRecord heap;
+      heap.record_size = record.size();
+      heap.bytes = static_cast<char*>(std::malloc(heap.record_size));
       if (heap.bytes == nullptr) throw std::bad_alloc();
       fill(heap.bytes);
-      size = sizeof(heap);
+      write_interest(peer, &heap, sizeof(heap), &cause);
+      continue;
     }
+    const uint32_t size = record.size();
     const bool in_order = peer.interest_overflow.empty() || !rules.overflow_in_order;
     char* to = in_order ? ring.reserve(size) : nullptr;
     const bool overflow = to == nullptr;
@@ -337,13 +353,25 @@ void Shard::tell_interest(const InterestRecord& record, std::string_view subject
       ++ring_counters_.overflows;
       hold_for_rings(cause);
     }
-    if (by_heap) {
-      std::memcpy(to, &heap, sizeof(heap));
-    } else {
-      fill(to);
-    }
+    fill(to);
     if (!overflow) ring.commit(size);
   }
+}
+
+// A small record that is there already.
+void Shard::write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause) {
+  Ring& ring = peer.out->interest;
+  const bool in_order = peer.interest_overflow.empty() || !rules.overflow_in_order;
+  char* to = in_order ? ring.reserve(size) : nullptr;
+  if (to != nullptr) {
+    std::memcpy(to, bytes, size);
+    ring.commit(size);
+    return;
+  }
+  std::memcpy(append_record(peer.interest_overflow, size), bytes, size);
+  interest_stuck_ = true;
+  ++ring_counters_.overflows;
+  if (cause != nullptr) hold_for_rings(*cause);
 }
 
 char* Shard::write_delivery(Peer& peer, uint32_t size) {
@@ -418,13 +446,17 @@ void Shard::release_held() {
 // ---------------------------------------------------------------------------------------------------- sessions
 
 Session* Shard::open_client(uint32_t conn, std::string ip, uint16_t port) {
-  auto session = std::make_unique<ClientSession>(*this, server_.next_cid(), conn, std::move(ip), port);
+  Session* raw = adopt(std::make_unique<ClientSession>(*this, server_.next_cid(), conn, std::move(ip), port));
+  ++total_connections_;
+  static_cast<ClientSession*>(raw)->start();
+  return raw;
+}
+
+Session* Shard::adopt(std::unique_ptr<Session> session) {
   Session* raw = session.release();
   raw->table_index_ = sessions_.size();
   sessions_.push_back(raw);
   by_cid_.emplace(raw->cid, raw);
-  ++total_connections_;
-  static_cast<ClientSession*>(raw)->start();
   return raw;
 }
 
@@ -443,7 +475,8 @@ void Shard::close_some() {
     Session& session = *now[done];
     if (session.detached_) continue;
     slices -= session.subscription_count() != 0 ? 1 : 0;
-    if (session.last_subs_.empty() && session.subscription_count() - 1 < kClosedSubs) {
+    if (session.kind == SessionKind::kClient && session.last_subs_.empty() &&
+        session.subscription_count() - 1 < kClosedSubs) {
       ConnRow row;
       session.describe(row, true);
       session.last_subs_ = std::move(row.subs);
@@ -475,7 +508,7 @@ void Shard::forget(Session& session) {
   last->table_index_ = session.table_index_;
   sessions_.pop_back();
   by_cid_.erase(session.cid);
-  if (server_.options.max_closed_clients > 0) {
+  if (session.kind == SessionKind::kClient && server_.options.max_closed_clients > 0) {
     ConnRow row;
     session.describe(row, false);
     row.stop_ns = wall_ns_;
@@ -507,10 +540,24 @@ void Shard::trace(const Session& session, std::string_view arrow, std::string_vi
   server_.log.trace("{} - {} [{}]", session.label(), arrow, text);
 }
 
+// ---------------------------------------------------------------------------------------------------- accounts
+
+void Shard::make_accounts(uint32_t up_to) {
+  while (accounts_.size() <= up_to) {
+    const auto number = static_cast<uint32_t>(accounts_.size());
+    accounts_.push_back(std::make_unique<Account>(server_.account_name(number), number, server_.hash_key, index_));
+  }
+}
+
+Account* Shard::find_or_make_account(std::string_view name) {
+  if (name == kGlobalAccountName) return accounts_[kGlobalAccount].get();
+  const std::optional<uint32_t> number = server_.account_number(name);
+  return number ? &account(*number) : nullptr;
+}
+
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
-Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
-                                      std::string_view queue) {
+void* Shard::allocate_subscription() {
   if (free_subscriptions_.empty()) {
     blocks_.push_back(std::make_unique<SubscriptionBlock>());
     char* bytes = blocks_.back()->bytes;
@@ -518,43 +565,207 @@ Subscription* Shard::add_subscription(Session& session, std::string_view sid, st
     for (size_t n = SubscriptionBlock::kCount; n-- > 0;)
       free_subscriptions_.push_back(bytes + n * sizeof(Subscription));
   }
-  auto* sub = new (free_subscriptions_.back()) Subscription(&session, sid);
+  void* place = free_subscriptions_.back();
   free_subscriptions_.pop_back();
+  return place;
+}
+
+Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
+                                      std::string_view queue) {
+  auto* sub = new (allocate_subscription()) Subscription(&session, sid);
   Account& account = *session.account;
-  const InterestChange change = account.sublist.insert(*sub, subject, queue);
-  if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
-    InterestRecord record{.interested = true,
-                          .account = account.number,
-                          .weight = change.weight,
-                          .subject_size = static_cast<uint32_t>(subject.size()),
-                          .queue_size = static_cast<uint32_t>(queue.size())};
-    tell_interest(record, subject, queue, session);
-  }
+  interest_changed(account, Side::kClients, account.sublist.insert(*sub, subject, queue), true, subject, queue,
+                   session);
   return sub;
+}
+
+Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                                       std::string_view queue, uint32_t weight) {
+  Sublist& sublist = account.side(side);
+  if (Subscription* known = sublist.find_of(session, subject, queue)) {
+    if (!queue.empty())
+      interest_changed(account, side, sublist.set_weight(*known, weight), true, subject, queue, session);
+    return known;
+  }
+  auto* sub = new (allocate_subscription())
+      Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight);
+  session.remember(*sub);
+  interest_changed(account, side, sublist.insert(*sub, subject, queue), true, subject, queue, session);
+  return sub;
+}
+
+bool Shard::remove_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                                 std::string_view queue) {
+  Subscription* sub = account.side(side).find_of(session, subject, queue);
+  if (sub == nullptr) return false;
+  remove_subscription(*sub);
+  return true;
 }
 
 void Shard::remove_subscription(Subscription& sub) {
   Session& session = *sub.session;
-  static_cast<ClientSession&>(session).erase_sid(sub);
-  Account& account = *session.account;
-  if (shard_count_ == 1) {
-    account.sublist.remove(sub);
+  session.forget(sub);
+  Account& account = sub.peer ? this->account(sub.peer_place().account) : *session.account;
+  const Side side = sub.side;
+  Sublist& sublist = account.side(side);
+  if (shard_count_ == 1 && listeners_.empty()) {
+    sublist.remove(sub);
+    account.changed(side);
   } else {
-    const std::string subject(account.sublist.subject_of(sub));
-    const std::string queue(account.sublist.queue_of(sub));
-    const InterestChange change = account.sublist.remove(sub);
-    if (change.kind != InterestChange::Kind::kNone) {
-      InterestRecord record{.interested = false,
-                            .account = account.number,
-                            .weight = change.weight,
-                            .subject_size = static_cast<uint32_t>(subject.size()),
-                            .queue_size = static_cast<uint32_t>(queue.size())};
-      tell_interest(record, subject, queue, session);
-    }
+    const std::string subject(sublist.subject_of(sub));
+    const std::string queue(sublist.queue_of(sub));
+    interest_changed(account, side, sublist.remove(sub), false, subject, queue, session);
   }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
   free_subscriptions_.push_back(&sub);
+}
+
+// A subscription has come, gone or changed its weight, here: the other shards hear of it if it made a difference, and
+// the peers of this shard look again.
+void Shard::interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
+                             std::string_view subject, std::string_view queue, Session& cause) {
+  account.changed(side);
+  if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
+    InterestRecord record{.interested = interested,
+                          .side = side,
+                          .account = account.number,
+                          .weight = change.weight,
+                          .subject_size = static_cast<uint32_t>(subject.size()),
+                          .queue_size = static_cast<uint32_t>(queue.size())};
+    tell_interest(record, subject, queue, cause);
+  }
+  tell_listeners(account, side, subject, queue);
+}
+
+void Shard::tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue) {
+  for (InterestListener* listener : listeners_) {
+    if ((listener->listens_to() & bit(side)) != 0 && listener->listens_to(account))
+      listener->interest_changed(account, side, subject, queue);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- telling peers
+// what is there
+
+void Shard::listen_to_interest(InterestListener& listener) {
+  listeners_.push_back(&listener);
+  Replay& replay = replays_.emplace_back();
+  replay.id = next_replay_++;
+  replay.listener = &listener;
+  replay.shard = index_;
+}
+
+void Shard::stop_listening(InterestListener& listener) {
+  std::erase(listeners_, &listener);
+  std::erase_if(replays_, [&](const Replay& replay) { return replay.listener == &listener; });
+}
+
+// A slice of each replay that can go on. An account, a side, a shard at a time; this shard first.
+bool Shard::go_on_with_replays() {
+  bool any = false;
+  for (Replay& replay : replays_) {
+    if (!replay.asked && !replay.done() && replay.listener->ready_for_replay()) any |= replay_slice(replay);
+  }
+  std::erase_if(replays_, [](const Replay& replay) { return replay.done(); });
+  return any;
+}
+
+bool Shard::replay_slice(Replay& replay) {
+  // Skip quickly what does not concern the listener.
+  while (replay.account < accounts_.size() &&
+         (!replay.listener->listens_to(*accounts_[replay.account]) ||
+          (replay.listener->listens_to() & accounts_[replay.account]->live_sides()) == 0)) {
+    ++replay.account;
+    replay.side = 0;
+    replay.shard = index_;
+    replay.cursor = 0;
+  }
+  if (replay.account == accounts_.size()) {
+    InterestListener* listener = std::exchange(replay.listener, nullptr);
+    listener->replay_done();
+    return true;
+  }
+  Account& account = *accounts_[replay.account];
+  const auto side = static_cast<Side>(replay.side);
+  if ((replay.listener->listens_to() & account.live_sides() & bit(side)) == 0) {
+    replay.shard = (index_ + shard_count_ - 1) % shard_count_;  // the last one: on to the next side
+    next_replay_part(replay);
+    return true;
+  }
+  if (replay.shard == index_) {
+    const bool more = account.side(side).visit_interest_slice(
+        replay.cursor, [&](std::string_view subject, std::string_view queue, uint32_t) {
+          replay.listener->interest_changed(account, side, subject, queue);
+        });
+    if (!more) next_replay_part(replay);
+  } else {
+    replay.asked = true;
+    server_.shards[replay.shard]->post(
+        [to = index_, id = replay.id, number = replay.account, side, cursor = replay.cursor](Shard& shard) {
+          shard.send_replay_slice(to, id, number, side, cursor);
+          return true;
+        });
+  }
+  return true;
+}
+
+void Shard::next_replay_part(Replay& replay) {
+  replay.cursor = 0;
+  replay.shard = (replay.shard + 1) % shard_count_;
+  if (replay.shard != index_) return;
+  if (++replay.side < kSides) return;
+  replay.side = 0;
+  ++replay.account;
+}
+
+// On the shard that was asked. The slice takes the interest ring, behind every change that came before it: what the
+// asker knows when it has read the slice is no older than the slice.
+void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side side, uint64_t cursor) {
+  std::string block;
+  const auto visit = [&](std::string_view subject, std::string_view queue, uint32_t weight) {
+    const InterestRecord record{.interested = true,
+                                .side = side,
+                                .account = number,
+                                .weight = weight,
+                                .subject_size = static_cast<uint32_t>(subject.size()),
+                                .queue_size = static_cast<uint32_t>(queue.size())};
+    block.append(reinterpret_cast<const char*>(&record), sizeof(record)).append(subject).append(queue);
+  };
+  InterestReplayRecord record;
+  record.last = !account(number).side(side).visit_interest_slice(cursor, visit);
+  record.replay = id;
+  record.cursor = cursor;
+  record.bytes = static_cast<uint32_t>(block.size());
+  record.block = nullptr;
+  if (!block.empty()) {
+    record.block = static_cast<char*>(std::malloc(block.size()));
+    if (record.block == nullptr) throw std::bad_alloc();
+    std::memcpy(record.block, block.data(), block.size());
+  }
+  write_interest(peers_[to], &record, sizeof(record), nullptr);
+}
+
+void Shard::on_replay(const char* bytes) {
+  InterestReplayRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  const auto replay =
+      std::find_if(replays_.begin(), replays_.end(), [&](const Replay& each) { return each.id == record.replay; });
+  if (replay != replays_.end()) {
+    for (const char *at = record.block, *end = at + record.bytes; at < end;) {
+      InterestRecord interest;
+      std::memcpy(&interest, at, sizeof(interest));
+      at += sizeof(interest);
+      const std::string_view subject(at, interest.subject_size);
+      const std::string_view queue(subject.data() + subject.size(), interest.queue_size);
+      at += subject.size() + queue.size();
+      replay->listener->interest_changed(account(interest.account), interest.side, subject, queue);
+    }
+    replay->asked = false;
+    replay->cursor = record.cursor;
+    if (record.last) next_replay_part(*replay);
+  }
+  std::free(record.block);
 }
 
 void Shard::set_subscription_limit(Subscription& sub, uint64_t max) {
@@ -570,7 +781,9 @@ uint64_t Shard::subscription_limit(const Subscription& sub) const {
 // ---------------------------------------------------------------------------------------------------- commands
 
 void Shard::announce_info() {
-  for (Session* session : sessions_) static_cast<ClientSession*>(session)->announce_info();
+  for (Session* session : sessions_) {
+    if (session->kind == SessionKind::kClient) static_cast<ClientSession*>(session)->announce_info();
+  }
 }
 
 void Shard::shut_down(CloseReason reason) {
@@ -582,7 +795,8 @@ void Shard::shut_down(CloseReason reason) {
 // lame duck mode exists to avoid.
 void Shard::begin_lame_duck(int64_t over_ns) {
   lame_duck_ = true;
-  const auto n = static_cast<int64_t>(sessions_.size());
+  const auto n = std::count_if(sessions_.begin(), sessions_.end(),
+                               [](const Session* session) { return session->kind == SessionKind::kClient; });
   if (n == 0) return;
   lame_duck_interval_ns_ = std::min<int64_t>(over_ns / n, 1'000'000'000);
   close_next_lame_duck();
@@ -590,7 +804,7 @@ void Shard::begin_lame_duck(int64_t over_ns) {
 
 void Shard::close_next_lame_duck() {
   for (Session* session : sessions_) {
-    if (session->closing()) continue;
+    if (session->closing() || session->kind != SessionKind::kClient) continue;
     session->close(CloseReason::kServerShutdown);
     const int64_t half = std::max<int64_t>(lame_duck_interval_ns_ / 2, 1);
     timers_.arm(lame_duck_timer_, now_ns_ + half + static_cast<int64_t>(random_.below(static_cast<uint64_t>(half))),
@@ -602,7 +816,7 @@ void Shard::close_next_lame_duck() {
 ShardSnapshot Shard::snapshot() const {
   ShardSnapshot out;
   out.shard = index_;
-  out.connections = sessions_.size();
+  for (const Session* session : sessions_) out.connections += session->kind == SessionKind::kClient ? 1 : 0;
   out.total_connections = total_connections_;
   out.slow_consumers.clients = slow_consumers_;
   out.stale_connections.clients = stale_;
@@ -621,6 +835,10 @@ ShardSnapshot Shard::snapshot() const {
     out.traffic.out_bytes += account->traffic.out_bytes;
   }
   out.client_traffic = out.traffic;
+  out.traffic.out_msgs += delivery_.peer_traffic().out_msgs;
+  out.traffic.out_bytes += delivery_.peer_traffic().out_bytes;
+  out.traffic.in_msgs += peer_traffic_in_.in_msgs;
+  out.traffic.in_bytes += peer_traffic_in_.in_bytes;
   out.rings = ring_counters_;
   out.rings.repicks = delivery_.repicks();
   for (const Peer& peer : peers_) {

@@ -30,6 +30,7 @@
 #include "core/crossing.h"
 #include "core/delivery.h"
 #include "core/hash.h"
+#include "core/interest.h"
 #include "core/log.h"
 #include "core/mailbox.h"
 #include "core/random.h"
@@ -40,6 +41,8 @@
 #include "core/timer_wheel.h"
 
 namespace peregrine::core {
+
+class PeerSession;
 
 // The two rings of one ordered pair of shards.
 struct RingPair {
@@ -79,6 +82,8 @@ class Shard final : public ReleaseSink {
   void begin_turn(int64_t now_ns, int64_t wall_ns);
   bool drain_rings();  // true if there was anything
   Session* open_client(uint32_t conn, std::string ip, uint16_t port);
+  // Takes over a session of another kind, made by whoever accepted or dialled its connection.
+  Session* adopt(std::unique_ptr<Session> session);
   void closed(Session& session,
               CloseReason reason);  // the backend has let go: `reason` counts if the session had none yet
   // Returns true if anything was done or is waiting to be done.
@@ -110,7 +115,13 @@ class Shard final : public ReleaseSink {
   TimerWheel& timers() { return timers_; }
   const KeyedHash& sid_hash() const { return sid_hash_; }
   Delivery& delivery() { return delivery_; }
-  Account& account(uint32_t number) { return *accounts_[number]; }
+  Account& account(uint32_t number) {
+    if (number >= accounts_.size()) [[unlikely]]
+      make_accounts(number);
+    return *accounts_[number];
+  }
+  // The account of that name, made if need be; null when there are too many (Server::kMaxAccounts).
+  Account* find_or_make_account(std::string_view name);
   bool tracing() const { return tracing_; }
   void trace(const Session& session, std::string_view arrow, std::string_view text);
 
@@ -123,11 +134,27 @@ class Shard final : public ReleaseSink {
   void stall(Session& producer, int64_t for_ns);
   void count_slow_consumer() { ++slow_consumers_; }
   void count_stale() { ++stale_; }
+  void count_peer_message(size_t bytes) {
+    ++peer_traffic_in_.in_msgs;
+    peer_traffic_in_.in_bytes += bytes;
+  }
 
   Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject,
                                  std::string_view queue);
   // Out of the index and of its session, and destroyed.
   void remove_subscription(Subscription& sub);
+  // A peer's interest (RS+ and its kin): found again by its texts, not by a sid. `weight` > 0 is that of a queue and
+  // ignored otherwise; asking for what is there already changes the weight. Other shards and listeners are told.
+  Subscription* add_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                                  std::string_view queue, uint32_t weight);
+  bool remove_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                            std::string_view queue);
+
+  // Peers that are told what this server wants. From listen_to_interest() on the listener hears of every change, and of
+  // everything that is there already, in slices over the coming turns.
+  void listen_to_interest(InterestListener& listener);
+  void stop_listening(InterestListener& listener);
+
   void set_subscription_limit(Subscription& sub, uint64_t max);
   uint64_t subscription_limit(const Subscription& sub) const;
 
@@ -162,7 +189,27 @@ class Shard final : public ReleaseSink {
     bool published = false;
   };
 
+  void interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
+                        std::string_view subject, std::string_view queue, Session& cause);
   void tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue, Session& cause);
+  void tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue);
+  // What a listener has still to be told of what was there before it: account by account, side by side, shard by shard.
+  struct Replay {
+    uint64_t id;
+    InterestListener* listener;
+    uint32_t account = 0, side = 0, shard = 0;
+    uint64_t cursor = 0;
+    bool asked = false;  // another shard has been asked for the next slice
+    bool done() const { return listener == nullptr; }
+  };
+  bool go_on_with_replays();
+  bool replay_slice(Replay& replay);
+  void next_replay_part(Replay& replay);
+  void send_replay_slice(uint32_t to, uint64_t id, uint32_t account, Side side, uint64_t cursor);
+  void on_replay(const char* bytes);
+  void* allocate_subscription();
+  void make_accounts(uint32_t up_to);
+  void write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause);
   void on_interest(uint32_t from, const char* bytes);
   void on_delivery(uint32_t from, const char* bytes);
   char* write_delivery(Peer& peer, uint32_t size);
@@ -197,6 +244,10 @@ class Shard final : public ReleaseSink {
   std::vector<void*> free_subscriptions_;
   std::deque<ConnRow> closed_rows_;
 
+  std::vector<InterestListener*> listeners_;
+  std::vector<Replay> replays_;
+  uint64_t next_replay_ = 1;
+
   std::vector<Session*> dirty_;
   std::vector<Session*> closing_;  // marked; to be taken apart
   std::vector<Session*> stalled_;
@@ -218,6 +269,7 @@ class Shard final : public ReleaseSink {
   uint64_t total_connections_ = 0, slow_consumers_ = 0, stale_ = 0, stalls_ = 0;
   uint64_t turns_ = 0, parks_ = 0;
   RingSnapshot ring_counters_;
+  Traffic peer_traffic_in_;
 };
 
 }  // namespace peregrine::core

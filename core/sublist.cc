@@ -185,7 +185,7 @@ Group* Sublist::find_or_create_group(Entry* entry, std::string_view queue) {
   Crowd& crowd = crowd_of(entry);
   if (Group* found = find_group_named(crowd, queue)) return found;
   // By name alone: members of `q` on `foo` and on `foo.>` are one group for a message that reaches both.
-  const uint64_t id = hash_(queue, 1);
+  const uint64_t id = group_id(queue);
   const auto index = static_cast<uint32_t>(crowd.groups.size());
   crowd.groups.push_back(std::make_unique<Group>(entry, index, id, queue));
   Group* group = crowd.groups.back().get();
@@ -234,10 +234,11 @@ InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std:
       const Measured measured(crowd_bytes_, *group);
       sub.position = static_cast<uint32_t>(group->members.size());
       group->members.push_back(&sub);
+      group->local_weight += sub.weight();
     }
     sub.entry = tag_group(group);
     refresh(*group);
-    return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->members.size())};
+    return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
   }
   sub.entry = entry;
   if (!entry->crowded && entry->only == nullptr) {
@@ -263,9 +264,10 @@ InterestChange Sublist::remove(Subscription& sub) {
     {
       const Measured measured(crowd_bytes_, *group);
       take_out(group->members, sub.position);
+      group->local_weight -= sub.weight();
     }
     refresh(*group);
-    change = {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->members.size())};
+    change = {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
     erase_group_if_empty(group);
   } else if (entry->crowded) {
     const Measured measured(crowd_bytes_, *entry->crowd);
@@ -280,6 +282,56 @@ InterestChange Sublist::remove(Subscription& sub) {
   erase_entry_if_empty(entry);
   return change;
 }
+
+InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
+  assert(sub.entry != nullptr && sub.peer && weight > 0);
+  Group* group = group_behind(sub);
+  if (group == nullptr || sub.delivered == weight) return {};
+  touch(*group->entry);
+  group->local_weight = group->local_weight - sub.delivered + weight;
+  sub.delivered = weight;
+  refresh(*group);
+  return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
+}
+
+uint32_t Sublist::interest(std::string_view subject, std::string_view queue, const Session* except) const {
+  const Entry* entry = find_entry(subject);
+  if (queue.empty()) {
+    if (is_literal(subject)) {
+      if (!remote_.empty() && find_remote(hash_(subject)) != nullptr) return 1;
+    } else if (entry != nullptr && entry->shards() != 0) {
+      return 1;
+    }
+    if (entry == nullptr) return 0;
+    const auto counts = [&](const Subscription* sub) { return sub->session != except; };
+    const auto plain = match_of(*entry).plain;
+    return std::any_of(plain.begin(), plain.end(), counts) ? 1 : 0;
+  }
+  if (entry == nullptr || !entry->crowded) return 0;
+  const Group* group = find_group_named(*entry->crowd, queue);
+  if (group == nullptr) return 0;
+  uint64_t weight = group->remote_weight + group->local_weight;
+  if (except != nullptr) {
+    for (const Subscription* sub : group->members) weight -= sub->session == except ? sub->weight() : 0;
+  }
+  return static_cast<uint32_t>(std::min<uint64_t>(weight, UINT32_MAX));
+}
+
+Subscription* Sublist::find_of(const Session& session, std::string_view subject, std::string_view queue) const {
+  const Entry* entry = find_entry(subject);
+  if (entry == nullptr) return nullptr;
+  std::span<Subscription* const> among;
+  if (queue.empty()) {
+    among = match_of(*entry).plain;
+  } else if (entry->crowded) {
+    if (const Group* group = find_group_named(*entry->crowd, queue)) among = group->members;
+  }
+  const auto found =
+      std::find_if(among.begin(), among.end(), [&](const Subscription* sub) { return sub->session == &session; });
+  return found == among.end() ? nullptr : *found;
+}
+
+uint64_t Sublist::group_id(std::string_view queue) const { return hash_(queue, 1); }
 
 std::string_view Sublist::subject_of(const Subscription& sub) const { return entry_behind(sub)->text(); }
 
@@ -459,6 +511,7 @@ bool Sublist::merge_groups() {
     if (end - from > 1) {
       const size_t first_member = merged_members_.size(), first_weight = merged_weights_.size();
       merged.remote_weight = 0;
+      merged.local_weight = 0;
       for (; from < end; ++from) {
         const QueueGroup& part = groups_[from];
         merged_members_.insert(merged_members_.end(), part.local.begin(), part.local.end());
@@ -470,6 +523,7 @@ bool Sublist::merge_groups() {
           else merged_weights_.push_back(each);
         }
         merged.remote_weight += part.remote_weight;
+        merged.local_weight += part.local_weight;
       }
       merged.local = std::span(merged_members_).subspan(first_member);
       merged.remote = std::span(merged_weights_).subspan(first_weight);

@@ -71,6 +71,20 @@ class Sublist {
   InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue);
   InterestChange remove(Subscription& sub);
 
+  // A peer's queue subscription counts differently now.
+  InterestChange set_weight(Subscription& sub, uint32_t weight);
+
+  // What the whole server has of exactly this subject and queue, leaving `except`'s out (null = nobody's): 0 or 1 for
+  // plain interest, the weight for a queue. Costs a walk over the subject's subscribers in the worst case when `except`
+  // is given: ask it of the sides where those are peers.
+  uint32_t interest(std::string_view subject, std::string_view queue, const Session* except) const;
+  // The one subscription this session has with that subject and queue (peers have no sid to find it by); null if none.
+  Subscription* find_of(const Session& session, std::string_view subject, std::string_view queue) const;
+  // The QueueGroup::id of a queue's name.
+  uint64_t group_id(std::string_view queue) const;
+
+  bool empty() const { return literals_.empty() && remote_.empty() && active_ == nullptr; }
+
   // Texts of an inserted subscription; valid while it is inserted.
   std::string_view subject_of(const Subscription& sub) const;
   std::string_view queue_of(const Subscription& sub) const;
@@ -115,16 +129,22 @@ class Sublist {
   // new shard needs.
   template <class Visit>
   void for_each_interest(Visit&& visit) const {
-    for_each_entry([&](const Entry& entry) {
-      if (entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr) {
-        visit(entry.text(), std::string_view(), uint32_t{0});
-      }
-      if (!entry.crowded) return;
-      for (const auto& group : entry.crowd->groups) {
-        const auto weight = static_cast<uint32_t>(group->members.size());
-        if (weight > 0) visit(entry.text(), std::string_view(group->queue), weight);
-      }
-    });
+    for_each_entry([&](const Entry& entry) { visit_local(entry, visit); });
+  }
+
+  // The same in slices of at most some thousand: begin with `cursor` 0; false when that was the last slice. Interest
+  // that is there from the first slice to the last is visited; what comes or goes between may be or not.
+  template <class Visit>
+  bool visit_interest_slice(uint64_t& cursor, Visit&& visit) const {
+    constexpr uint64_t kTags = uint64_t{1} << 32;
+    const auto visit_entry = [&](const Entry& entry) { visit_local(entry, visit); };
+    if (cursor < kTags) {
+      cursor = literals_.visit_slice(cursor, [&](const EntrySlot& slot) { visit_entry(*entry_at(slot.ref)); });
+      return true;
+    }
+    if (active_ == nullptr) return false;
+    cursor = kTags + active_->patterns.visit_slice(cursor - kTags, visit_entry);
+    return cursor < 2 * kTags;
   }
 
   SublistStats stats() const;
@@ -169,6 +189,18 @@ class Sublist {
   Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
   bool merge_groups();
   Match counted(const Match& match);
+
+  template <class Visit>
+  static void visit_local(const Entry& entry, Visit&& visit) {
+    if (entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr) {
+      visit(entry.text(), std::string_view(), uint32_t{0});
+    }
+    if (!entry.crowded) return;
+    for (const auto& group : entry.crowd->groups) {
+      if (group->local_weight > 0)
+        visit(entry.text(), std::string_view(group->queue), static_cast<uint32_t>(group->local_weight));
+    }
+  }
 
   template <class Visit>
   void for_each_entry(Visit&& visit) const {

@@ -25,11 +25,12 @@ struct Entry;
 struct Group {
   Group(Entry* entry, uint32_t index, uint64_t id, std::string_view queue)
       : entry(entry), id(id), index(index), queue(queue) {}
-  QueueGroup view() const { return {id, members, remote, remote_weight}; }
+  QueueGroup view() const { return {id, members, remote, remote_weight, local_weight}; }
 
   Entry* entry;
   uint64_t id;
   uint64_t remote_weight = 0;
+  uint64_t local_weight = 0;
   uint32_t index;  // in Crowd::groups and Crowd::views
   std::string queue;
   std::vector<Subscription*> members;

@@ -113,6 +113,13 @@ class PatternIndex {
     table_.for_each([&](const EntrySlot& slot) { visit(*entry_at(slot.ref)); });
     trie_.for_each([&](EntrySlab::Ref ref) { visit(*entry_at(ref)); });
   }
+  // One slice from `cursor` (0 at first); returns the next one, 2^32 when all have been visited.
+  template <class Visit>
+  uint64_t visit_slice(uint64_t cursor, Visit&& visit) const {
+    cursor = table_.visit_slice(cursor, [&](const EntrySlot& slot) { visit(*entry_at(slot.ref)); });
+    if (cursor == uint64_t{1} << 32) trie_.for_each([&](EntrySlab::Ref ref) { visit(*entry_at(ref)); });
+    return cursor;
+  }
   uint64_t memory_bytes() const;
 
  private:

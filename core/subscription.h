@@ -2,13 +2,17 @@
 //
 // Owns: its sid when that is longer than 8 bytes. Belongs to one session and so to that session's shard; no other
 // thread looks at it. Subject and queue name are not here: the index stores each text once (Sublist::subject_of,
-// queue_of). Lifetime: made by the session on SUB, inserted into the account's Sublist, removed from it before it is
-// destroyed. During a delivery nothing is removed (delivery.h): a match's pointers stay good until the turn's clean-up.
+// queue_of). A peer's interest (a route's RS+, say) is a Subscription too: it has no sid but a weight, an account and a
+// place in its session's list. Lifetime: made by the session on SUB, inserted into the account's Sublist, removed from
+// it before it is destroyed. During a delivery nothing is removed (delivery.h): a match's pointers stay good until the
+// turn's clean-up.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+
+#include "core/interest.h"
 
 namespace peregrine::core {
 
@@ -20,6 +24,14 @@ class Subscription {
       UINT16_MAX;  // far above any max_control_line in use; the session refuses longer ones
 
   Subscription(Session* session, std::string_view sid) : session(session) { set_sid(sid); }
+  struct PeerPlace {
+    uint32_t slot;     // in the session's list
+    uint32_t account;  // number
+  };
+  Subscription(Session* session, Side side, PeerPlace place, uint32_t weight)
+      : session(session), delivered(weight), peer(true), side(side) {
+    sid_.peer = place;
+  }
   ~Subscription() {
     if (sid_size_ > kInlineSid) delete[] sid_.heap;
   }
@@ -28,13 +40,20 @@ class Subscription {
 
   std::string_view sid() const { return {sid_size_ > kInlineSid ? sid_.heap : sid_.inline_bytes, sid_size_}; }
 
+  // How much it counts in its queue group.
+  uint32_t weight() const { return peer ? static_cast<uint32_t>(delivered) : 1; }
+  PeerPlace& peer_place() { return sid_.peer; }
+  const PeerPlace& peer_place() const { return sid_.peer; }
+
   Session* session;
   void* entry = nullptr;   // the index's own; set by Sublist::insert, null while not inserted
-  uint64_t delivered = 0;  // messages handed to the session's outbox
+  uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its weight
   uint32_t position = 0;   // the index's own: place in the entry's list, for O(1) removal
 
-  bool limited = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
-  bool closed = false;   // reached its max or being removed: skip it, the clean-up of this turn takes it out
+  bool limited : 1 = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
+  bool peer : 1 = false;     // of a route, a gateway or a leafnode
+  bool closed : 1 = false;   // reached its max or being removed: skip it, the clean-up of this turn takes it out
+  Side side = Side::kClients;
 
  private:
   static constexpr size_t kInlineSid = 8;
@@ -49,6 +68,7 @@ class Subscription {
   union {
     char inline_bytes[kInlineSid];
     char* heap;
+    PeerPlace peer;
   } sid_;
 };
 static_assert(sizeof(Subscription) == 40);

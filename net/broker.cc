@@ -80,6 +80,13 @@ std::string Broker::start() {
           server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
         }
       }
+      for (uint32_t l = 0; l < plan_.peer_listeners.size(); ++l) {
+        const PeerListener& listener = plan_.peer_listeners[l];
+        if (n >= listener.fds.size()) continue;
+        if (const int error = reactors_[n]->listen(listener.fds[n], l + 1, listener.open); error < 0) {
+          server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
+        }
+      }
       reactors_[n]->run();
       // Any shard may still be waking this one: the backends go when all have come to rest, on the thread that used
       // them.

@@ -21,12 +21,19 @@
 
 namespace peregrine::net {
 
+// A listener beside the clients' one: routes, gateways, leafnodes.
+struct PeerListener {
+  std::vector<int> fds;  // one listening socket per shard; ownership passes to the backends
+  OpenSession open;
+};
+
 struct BrokerPlan {
   uint32_t shards = 1;
   std::vector<int> cores;  // CPU to pin shard n to: cores[n]; empty = not pinned
   // Makes shard n's backend, on its thread. An error stops the start.
   std::function<std::expected<std::unique_ptr<Backend>, std::string>(uint32_t)> make_backend;
   std::vector<int> listeners;  // one listening socket per shard, or none; ownership passes to the backends
+  std::vector<PeerListener> peer_listeners;  // numbered from 1
   uint64_t seed = 0;
 };
 
@@ -41,7 +48,9 @@ class Broker {
 
   // Runs `command` on every shard and waits until all have answered true; false after `timeout_ms`.
   bool run_on_shards(const std::function<bool(core::Shard&)>& command, int timeout_ms);
-  void stop_listening();
+  void stop_listening();  // for clients
+  // After start(): that shard's reactor, to be used on the shard's thread only.
+  Reactor& reactor(uint32_t shard) { return *reactors_[shard]; }
 
   // Closes all connections, gives their last bytes a moment, ends the threads.
   void stop(int linger_ms = 1000);

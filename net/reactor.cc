@@ -39,12 +39,9 @@ void Reactor::report_accept_errors() {
 void Reactor::on_event(const Event& event) {
   core::Session* session = event.conn < by_conn_.size() ? by_conn_[event.conn] : nullptr;
   switch (event.kind) {
-    case Event::Kind::kAccepted: {
-      Address from = backend_->remote_address(event.conn);
-      if (event.conn >= by_conn_.size()) by_conn_.resize(std::max<size_t>(event.conn + 1, by_conn_.size() * 2));
-      by_conn_[event.conn] = shard_.open_client(event.conn, std::move(from.host), from.port);
+    case Event::Kind::kAccepted:
+      enter(event, [&](Opened opened) { return openers_[event.listener](shard_, std::move(opened)); });
       return;
-    }
     case Event::Kind::kData:
       if (session != nullptr) session->feed({event.data, event.size});
       backend_->release(event);
@@ -68,9 +65,43 @@ void Reactor::on_event(const Event& event) {
       shard_.closed(*session, event.error == 0 ? core::CloseReason::kClientClosed : core::CloseReason::kReadError);
       return;
     case Event::Kind::kDialed:
-    case Event::Kind::kDialFailed:
-      return;  // nothing dials yet
+    case Event::Kind::kDialFailed: {
+      const auto at = dialing_.find(event.tag);
+      const OnDialed then = std::move(at->second);
+      dialing_.erase(at);
+      if (event.kind == Event::Kind::kDialed) {
+        enter(event, [&](Opened opened) { return then(shard_, std::move(opened), 0); });
+      } else {
+        then(shard_, {kNoConn, {}, 0}, -event.error);
+      }
+      return;
+    }
   }
+}
+
+void Reactor::enter(const Event& event, const std::function<core::Session*(Opened)>& open) {
+  Address remote = backend_->remote_address(event.conn);
+  if (event.conn >= by_conn_.size()) by_conn_.resize(std::max<size_t>(event.conn + 1, by_conn_.size() * 2));
+  by_conn_[event.conn] = open({event.conn, std::move(remote.host), remote.port});
+  if (by_conn_[event.conn] == nullptr) backend_->close(event.conn, true);
+}
+
+int Reactor::listen(int fd, uint32_t listener, OpenSession open) {
+  if (listener >= openers_.size()) openers_.resize(listener + 1);
+  openers_[listener] = std::move(open);
+  return backend_->listen(fd, listener);
+}
+
+int Reactor::listen_for_clients(int fd) {
+  return listen(fd, kClientListener, [](core::Shard& shard, Opened opened) {
+    return shard.open_client(opened.conn, std::move(opened.ip), opened.port);
+  });
+}
+
+void Reactor::dial(const Address& to, int64_t timeout_ns, OnDialed then) {
+  const uint64_t tag = next_dial_++;
+  dialing_.emplace(tag, std::move(then));
+  backend_->dial(to, tag, timeout_ns);
 }
 
 void Reactor::flush() {

@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "config/options.h"
@@ -22,15 +24,33 @@
 
 namespace peregrine::net {
 
+// Of a connection that has just been accepted or dialled.
+struct Opened {
+  ConnId conn;
+  std::string ip;  // the remote end
+  uint16_t port;
+};
+
+// Makes the session of a new connection and hands it to the shard (Shard::adopt). Null: not wanted, it is cut.
+using OpenSession = std::function<core::Session*(core::Shard&, Opened)>;
+// The same for one that was dialled; `error` (positive errno, 0 = connected) says why it failed: then the answer must
+// be null.
+using OnDialed = std::function<core::Session*(core::Shard&, Opened, int error)>;
+
 class Reactor {
  public:
   // `wall_clock` gives nanoseconds since the Unix epoch (a simulation gives its own).
   Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
           std::function<int64_t()> wall_clock);
 
-  // Accepts client connections from a listening socket; call it on the reactor's thread.
-  int listen_for_clients(int fd) { return backend_->listen(fd, kClientListener); }
-  void stop_listening() { backend_->stop_listening(kClientListener); }
+  // Accepts connections from a listening socket, which it owns from now on. Call these on the reactor's thread.
+  // Listener 0 is the clients' one.
+  static constexpr uint32_t kClientListener = 0;
+  int listen(int fd, uint32_t listener, OpenSession open);
+  int listen_for_clients(int fd);
+  void stop_listening(uint32_t listener = kClientListener) { backend_->stop_listening(listener); }
+  // Opens a connection to a numeric address; `then` is called exactly once, in a later turn.
+  void dial(const Address& to, int64_t timeout_ns, OnDialed then);
 
   // One turn; true if it did anything.
   bool turn();
@@ -46,13 +66,13 @@ class Reactor {
   core::Shard& shard() { return shard_; }
 
  private:
-  static constexpr uint32_t kClientListener = 0;
   static constexpr int64_t kAcceptReportNs = 1'000'000'000;
   static constexpr size_t kSendEntries = 64;
   static constexpr size_t kSendBytes =
       512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
+  void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
   void report_accept_errors();
   void flush();
   void flush_session(core::Session& session);
@@ -63,6 +83,9 @@ class Reactor {
   const int64_t spin_ns_;
   std::function<int64_t()> wall_clock_;
   std::vector<core::Session*> by_conn_;
+  std::vector<OpenSession> openers_;  // by listener
+  std::unordered_map<uint64_t, OnDialed> dialing_;
+  uint64_t next_dial_ = 1;
   std::vector<Event> events_;
   uint64_t accept_errors_told_ = 0;
   int64_t accept_report_ns_ = 0;

@@ -76,7 +76,7 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
           at = 0;
           if (query.state != core::ConnState::kClosed) {
             for (const core::Session* session : shard.sessions()) {
-              if (!session->closing()) mine.push_back(session->cid);
+              if (session->kind == core::SessionKind::kClient && !session->closing()) mine.push_back(session->cid);
             }
             total += mine.size();
           }
@@ -128,7 +128,9 @@ core::SubRows ShardSource::subscriptions(const core::SubszQuery& query) {
         size_t& at = (*done)[shard.index()];
         if (at == SIZE_MAX) {
           at = 0;
-          for (const core::Session* session : shard.sessions()) mine.push_back(session->cid);
+          for (const core::Session* session : shard.sessions()) {
+            if (session->kind == core::SessionKind::kClient) mine.push_back(session->cid);
+          }
           std::sort(mine.begin(), mine.end());
         }
         std::vector<core::SubRow> rows;

@@ -49,7 +49,7 @@ TEST_F(MatchCacheTest, GivesBackACopy) {
 TEST_F(MatchCacheTest, CopiesMembersWhenAsked) {
   std::vector<Subscription*> members(5, &sub_);
   std::vector<ShardWeight> weights{{1, 2}, {3, 4}};
-  std::vector<QueueGroup> groups{{77, members, weights, 6}, {78, {}, {}, 0}};
+  std::vector<QueueGroup> groups{{77, members, weights, 6, members.size()}, {78, {}, {}, 0, 0}};
   const Match match{.plain = {}, .groups = groups, .shards = 0};
   cache_.store(hash("a"), "a", 0, match, MatchCache::Copy::kMembers, stamps_of());
   members.assign(5, nullptr);

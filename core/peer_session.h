@@ -1,0 +1,42 @@
+// What routes, gateways and leafnodes have in common beyond a session: interest that is not found by a sid.
+//
+// Owned by its shard like any session. The list holds every Subscription the peer has in the shard's indexes, over all
+// accounts and sides; Shard::add_peer_interest and remove_subscription keep it. detach_slice() withdraws it in slices,
+// so a peer with a million subscriptions that goes does not stop the shard.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/session.h"
+#include "core/subscription.h"
+
+namespace peregrine::core {
+
+class PeerSession : public Session {
+ public:
+  using Session::Session;
+
+  uint32_t next_slot() const { return static_cast<uint32_t>(interest_.size()); }
+  void remember(Subscription& sub) { interest_.push_back(&sub); }
+  void forget(Subscription& sub) final {
+    const uint32_t slot = sub.peer_place().slot;
+    interest_[slot] = interest_.back();
+    interest_[slot]->peer_place().slot = slot;
+    interest_.pop_back();
+  }
+  size_t subscription_count() const final { return interest_.size(); }
+  const std::vector<Subscription*>& interest() const { return interest_; }
+
+  bool detach_slice() final;
+
+ protected:
+  // Called once, before the first slice: timers, listeners and whoever knows of this session let go of it.
+  virtual void on_detach() = 0;
+
+ private:
+  std::vector<Subscription*> interest_;
+  bool detaching_ = false;
+};
+
+}  // namespace peregrine::core
