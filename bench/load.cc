@@ -42,10 +42,12 @@ int main(int argc, char** argv) {
   CLI::App app{"Raw-protocol load generator for NATS servers: measures, and verifies count, order and content"};
   app.require_subcommand(1);
 
-  std::string url = "nats://127.0.0.1:4222";
+  std::string url = "nats://127.0.0.1:4222", receivers_url;
   std::vector<int> pids, cores;
   double warmup_s = 0.5, duration_s = 2.0;
   app.add_option("--server", url, "nats://[user:password@]host:port, or relay://host:port")->capture_default_str();
+  app.add_option("--receivers", receivers_url,
+                 "Subscribers and responders connect there instead: another server of the cluster, gateway or leaf");
   app.add_option("--server-pid", pids, "Process whose CPU time and memory to measure (repeatable)");
   app.add_option("--cores", cores, "Run the generator on these cores only")->delimiter(',');
   app.add_option("--warmup", warmup_s, "Seconds before the measured window")->capture_default_str();
@@ -106,7 +108,15 @@ int main(int argc, char** argv) {
   try {
     pin_to(cores);
     raise_file_limit();
-    const Environment env{Target::parse(url), Probe({pids.begin(), pids.end()}), warmup_s, duration_s};
+    const bool split = !receivers_url.empty();
+    const Environment env{Target::parse(url),
+                          Target::parse(split ? receivers_url : url),
+                          split,
+                          Probe({pids.begin(), pids.end()}),
+                          warmup_s,
+                          duration_s};
+    if (split && (env.target.raw || env.receivers.raw)) throw Failure("the relay knows no other servers");
+    if (split && (*churn_app || *idle_app)) throw Failure("--receivers is for stream, request and paced");
     if (*stream_app) result = run_stream(env, stream);
     if (*request_app) result = run_request(env, request);
     if (*paced_app) result = run_paced(env, paced);

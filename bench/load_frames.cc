@@ -18,10 +18,12 @@ void write_hex(char* to, uint32_t value, int digits) {
 constexpr size_t kStreamedFrameBytes = 4096;
 constexpr size_t kTableBytesMax = 1 << 20;
 constexpr uint32_t kFewSubjects = 65536;
+constexpr uint32_t kFewPublishers = 128;
 
 }  // namespace
 
-Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw)
+Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw,
+               uint32_t publishers)
     : payload_bytes_(payload_bytes), subjects_(subjects), choice_(choice), sid_per_subject_(sid_per_subject) {
   const std::string tail = std::to_string(payload_bytes) + "\r\n";
   const std::string name = subject(0);
@@ -41,7 +43,8 @@ Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, 
   }
 
   // About 64 KiB of frames: stays in L2 together with what is in flight. Round robin wants whole rounds in the batch.
-  frames_in_batch_ = std::bit_ceil(static_cast<uint32_t>(std::max<size_t>(4, 64 * 1024 / sent_frame_bytes())));
+  const size_t batch_bytes = publishers > kFewPublishers ? 1024 : 64 * 1024;
+  frames_in_batch_ = std::bit_ceil(static_cast<uint32_t>(std::max<size_t>(4, batch_bytes / sent_frame_bytes())));
   if (choice == SubjectChoice::kCycle && subjects <= 16384)
     frames_in_batch_ = std::max(frames_in_batch_, std::bit_ceil(subjects));
 
@@ -216,7 +219,10 @@ void Publisher::readable() {
 
 Subscriber::Subscriber(const Layout& layout, const Options& options, const Target& target,
                        const std::string& introduction)
-    : layout_(layout), options_(options), connection_(target, introduction), next_(options.publishers, 0) {}
+    : layout_(layout),
+      options_(options),
+      connection_(target, introduction),
+      next_(options.only_publisher == UINT32_MAX ? options.publishers : 1, 0) {}
 
 size_t Subscriber::readable(std::vector<char>& scratch, uint64_t* arrived) {
   const uint64_t before = received_;
@@ -238,7 +244,7 @@ void Subscriber::accept(uint64_t word, uint32_t index, uint64_t* arrived) {
   if (options_.only_publisher != UINT32_MAX && publisher != options_.only_publisher)
     throw Failure("subscriber: message of another pair");
   if (index != layout_.subject_of(publisher, sequence)) throw Failure("subscriber: message on the wrong subject");
-  uint64_t& next = next_[publisher];
+  uint64_t& next = next_[options_.only_publisher == UINT32_MAX ? publisher : 0];
   const bool right = options_.order == Order::kExact ? sequence == next : sequence >= next;
   if (!right) [[unlikely]] {
     throw Failure("subscriber " + std::to_string(options_.id) + ", publisher " + std::to_string(publisher) +

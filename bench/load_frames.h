@@ -30,7 +30,9 @@ enum class SubjectChoice {
 // Subjects, sids and sizes of one run. Every line of a run has the same length, which is what makes checking cheap.
 class Layout {
  public:
-  Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw);
+  // `publishers`: a crowd of them gets smaller batches, so that all together stay in the cache.
+  Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw,
+         uint32_t publishers = 1);
 
   uint32_t payload_bytes() const { return payload_bytes_; }
   uint32_t subjects() const { return subjects_; }
@@ -176,7 +178,7 @@ class Subscriber {
 
   uint64_t received() const { return received_; }
   uint64_t reads() const { return reads_; }
-  uint64_t next(uint32_t publisher) const { return next_[publisher]; }
+  uint64_t next(uint32_t publisher) const { return next_[publisher % next_.size()]; }
   uint64_t sum() const { return sum_; }
   Connection& connection() { return connection_; }
 
@@ -189,7 +191,7 @@ class Subscriber {
   const Layout& layout_;
   Options options_;
   Connection connection_;
-  std::vector<uint64_t> next_;
+  std::vector<uint64_t> next_;  // by publisher; a single one when only one is listened to
   uint64_t received_ = 0;
   uint64_t reads_ = 0;
   uint64_t sum_ = 0;

@@ -37,10 +37,14 @@ class PacedRun {
     for (uint32_t i = 0; i < plan_.subscribers; ++i) {
       Subscriber::Options o;
       o.id = i;
-      subscribers_.push_back(std::make_unique<Subscriber>(layout_, o, env_.target, "sub 0"));
+      subscribers_.push_back(std::make_unique<Subscriber>(layout_, o, env_.receivers, "sub 0"));
       if (!env_.target.raw) {
         subscribers_[i]->connection().write_all("SUB " + layout_.subject(0) + " 1\r\n");
         subscribers_[i]->connection().flush();
+        if (env_.split) {
+          Connection elsewhere(env_.target, "");
+          subscribers_[i]->connection().await_delivery_from(elsewhere, "bench.await." + std::to_string(i));
+        }
       }
       watch(subscribers_[i]->connection().fd(), i + 1);
     }

@@ -123,7 +123,7 @@ class RequestRun {
       // The relay routes answers by the publisher number in the payload's first word.
       const size_t route_at = answer_out_.size() + 6;
       responders_.push_back(std::make_unique<End>(
-          env_.target, "responder " + std::to_string(frame(answer_out_)) + " " + std::to_string(route_at)));
+          env_.receivers, "responder " + std::to_string(frame(answer_out_)) + " " + std::to_string(route_at)));
       if (!env_.target.raw) {
         responders_[i]->connection.write_all(plan_.responders > 1 ? "SUB bench.service workers 1\r\n"
                                                                   : "SUB bench.service 1\r\n");
@@ -141,6 +141,16 @@ class RequestRun {
       }
       watch(end.connection.fd(), i);
     }
+    if (env_.split) await_interest();
+  }
+
+  // Requests travel one way, answers the other: each side waits for its own interest to have arrived.
+  void await_interest() {
+    Connection here(env_.target, ""), there(env_.receivers, "");
+    for (uint32_t i = 0; i < plan_.responders; ++i)
+      responders_[i]->connection.await_delivery_from(here, "bench.await.r" + std::to_string(i));
+    for (uint32_t i = 0; i < plan_.requesters; ++i)
+      requesters_[i]->end.connection.await_delivery_from(there, "bench.await.q" + std::to_string(i));
   }
 
   size_t frame(const std::string& line) const { return line.size() + plan_.payload_bytes + 2; }

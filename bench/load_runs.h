@@ -18,7 +18,9 @@
 namespace peregrine::bench {
 
 struct Environment {
-  Target target;
+  Target target;     // where messages and requests are published
+  Target receivers;  // where subscribers and responders connect: the same, or another server that has a way to it
+  bool split = false;
   Probe probe;
   double warmup_s = 0.5;
   double duration_s = 2.0;

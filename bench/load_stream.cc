@@ -31,7 +31,7 @@ class StreamRun {
   StreamRun(const Environment& env, const StreamPlan& plan)
       : env_(env),
         plan_(plan),
-        layout_(plan.payload_bytes, plan.subjects, plan.choice, sid_per_subject(plan), env.target.raw),
+        layout_(plan.payload_bytes, plan.subjects, plan.choice, sid_per_subject(plan), env.target.raw, plan.publishers),
         scratch_(kScratchBytes),
         arrived_(plan.publishers, 0),
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
@@ -91,7 +91,7 @@ class StreamRun {
       o.order = plan_.shape == Shape::kShare ? Subscriber::Order::kIncreasing : Subscriber::Order::kExact;
       if (plan_.shape == Shape::kPairs) o.only_publisher = i;
       const std::string channel = std::to_string(plan_.shape == Shape::kPairs ? i : 0);
-      subscribers_.push_back(std::make_unique<Subscriber>(layout_, o, env_.target, "sub " + channel));
+      subscribers_.push_back(std::make_unique<Subscriber>(layout_, o, env_.receivers, "sub " + channel));
       watch(subscribers_.back()->connection().fd(), kSubscriberTag | i, EPOLLIN);
     }
     if (!subscribers_.empty()) info_ = subscribers_[0]->connection().server_info();
@@ -137,10 +137,16 @@ class StreamRun {
       }
     }
     for (auto& s : subscribers_) s->connection().flush(kSubscribeTimeoutMs);
+    if (env_.split) {
+      Connection elsewhere(env_.target, "", kSubscribeTimeoutMs);
+      for (size_t i = 0; i < subscribers_.size(); ++i)
+        subscribers_[i]->connection().await_delivery_from(elsewhere, "bench.await." + std::to_string(i));
+    }
     const Sample end = env_.probe.sample();
     if (!plan_.count_subscriptions) return {};
     usleep(1'000'000);  // what a collector or a purge gives back within a second counts as given back
     json out = window_json(env_, begin, end, static_cast<double>(count), 0);
+    out["milliseconds"] = static_cast<double>(end.wall_ns - begin.wall_ns) / 1e6;
     out["memory"] = memory_json(memory_before, env_.probe.memory(), static_cast<double>(count));
     return out;
   }

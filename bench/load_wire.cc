@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -144,6 +145,34 @@ void Connection::flush(int timeout_ms) {
     if (read_line() == "PING") write_all("PONG\r\n");
   }
   timeout_ms_ = usual_ms;
+}
+
+bool Connection::readable_within(int wait_ms) {
+  pollfd p{fd_, POLLIN, 0};
+  return pending_.find('\n') != std::string::npos || poll(&p, 1, wait_ms) > 0;
+}
+
+void Connection::await_delivery_from(Connection& from, const std::string& subject) {
+  write_all("SUB " + subject + " await\r\n");
+  // A probe published before the interest arrived is nobody's; so there are many, and a last one behind all of them.
+  const std::string probe = "PUB " + subject + " 5\r\nprobe\r\n";
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms_);
+  bool arrived = false, last = false;
+  while (!last) {
+    if (!arrived) from.write_all(probe);
+    if (!readable_within(arrived ? timeout_ms_ : 5)) {
+      if (arrived || std::chrono::steady_clock::now() > deadline)
+        fail("interest did not reach " + from.where_ + " within " + std::to_string(timeout_ms_) + " ms");
+      continue;
+    }
+    const std::string line = read_line();
+    if (line.starts_with("-ERR")) fail(line);
+    if (line == "PING") write_all("PONG\r\n");
+    last = line == "final";
+    if (line == "probe" && !std::exchange(arrived, true)) from.write_all("PUB " + subject + " 5\r\nfinal\r\n");
+  }
+  write_all("UNSUB await\r\n");
+  flush(timeout_ms_);
 }
 
 std::string Connection::read_line() {

@@ -44,6 +44,10 @@ class Connection {
   void write_all(std::string_view bytes);
   void flush(int timeout_ms = 10'000);
 
+  // Waits until what `from` publishes comes out here, and so until the interest this connection announced before has
+  // travelled from its server to the other one. Leaves nothing behind: no subscription, no message under way.
+  void await_delivery_from(Connection& from, const std::string& subject);
+
   // One non-blocking read or write. 0: would block. End of stream and errors throw.
   size_t read_some(char* to, size_t size);
   size_t write_some(const char* from, size_t size);
@@ -52,6 +56,7 @@ class Connection {
   void dial(const Target& target);
   std::string read_line();
   void wait_for(short events);
+  bool readable_within(int wait_ms);
   [[noreturn]] void fail(const std::string& what) const;
 
   int fd_ = -1;

@@ -13,22 +13,43 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
 def facts() -> dict[str, Any]:
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    hypervisor = "hypervisor" in Path("/proc/cpuinfo").read_text()
-    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
+    info = dict(
+        (key.strip(), value.strip())
+        for key, _, value in (line.partition(":") for line in _read("/proc/cpuinfo").splitlines())
+    )
+    memory_kib = int(_read("/proc/meminfo").split()[1])
+    cpu = f"/sys/devices/system/cpu/cpu{cores()[0]}"
+    caches = []
+    for index in sorted(Path(f"{cpu}/cache").glob("index*")):
+        if _read(f"{index}/type") != "Instruction":
+            caches.append(f"L{_read(f'{index}/level')} {_read(f'{index}/size')}")
     return {
         "kernel": platform.release(),
-        "cpu": model,
+        "cpu": info.get("model name", platform.machine()),
         "cores": cores(),
-        "virtual": hypervisor,
+        "threads_per_core": len(_read(f"{cpu}/topology/thread_siblings_list").replace("-", ",").split(",")) or 1,
+        "caches": ", ".join(caches),
+        "governor": _read(f"{cpu}/cpufreq/scaling_governor"),
+        "virtual": "hypervisor" in info.get("flags", ""),
         "memory_gib": round(memory_kib / 2**20, 1),
+        "load_average": round(os.getloadavg()[0], 2),
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+
+
+def memory_available_gib() -> float:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
 
 
 def pace_ns() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from . import machine
-from .scenarios import Metric, Scenario
-from .servers import Contender, Server, StartFailure
+from .metrics import ALL_CORES, ONE_CORE, Metric
+from .scenarios import Scenario
+from .servers import Contender, StartFailure
+from .topology import Deployment
 
 
 @dataclass
@@ -23,9 +26,7 @@ class Setup:
     warmup_s: float
     runs: int
     size: Optional[int]
-    server_cores: Optional[list[int]]
-    load_cores: Optional[list[int]]
-    spin: bool
+    timeout_s: float
 
 
 @dataclass
@@ -72,6 +73,7 @@ class Progress:
             seconds = (time.monotonic() - self._begin) / self._done * (self._total - self._done)
             left = f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
         text = f"[{self._done + 1}/{self._total}{left}] {scenario.title}: {contender.name}, run {run + 1} of {runs}"
+        text = text[: shutil.get_terminal_size().columns - 1] if self._terminal else text
         if self._terminal:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
         else:
@@ -91,15 +93,39 @@ class Progress:
 def _summary(metric: Metric, value: Optional[float]) -> str:
     if value is None:
         return "-"
-    if metric.key == "cpu":
-        return f"{1e3 / value:.2f} M/cpu·s" if value < 1000 else f"{1e6 / value:.1f} k/cpu·s"
-    return f"{value:.3g} {metric.unit}"
+    return f"{value:.0f} {metric.unit}" if value >= 100 else f"{value:.3g} {metric.unit}"
+
+
+RATE = Metric("rate", "messages per second", ("window", "messages_per_second"), "")
+
+
+def _line(row: Row, who: list[Contender]) -> str:
+    """One line when a scenario is done, so that a person sees at once where it goes."""
+    metric = row.scenario.metrics[0]
+    parts = []
+    for setup in (ALL_CORES, ONE_CORE):
+        here = [c for c in who if c.setup in ("", setup)]
+        ours = next((c for c in here if c.ours), None)
+        if not ours or ours.setup != setup:
+            continue
+        value = row.cells[ours.name].median(metric)
+        text = f"{setup}: {_summary(metric, value)}"
+        for other in (c for c in here if not c.ours and not c.remote):
+            base = row.cells[other.name].median(metric)
+            if value and base:
+                text += f", {base / value:.1f}× {other.name}" if not other.relay else f", {value / base:.1f} floors"
+        parts.append(text)
+    for c in who:
+        if c.remote and (rate := row.cells[c.name].median(RATE)):
+            parts.append(f"{c.name} {rate / 1e6:.2f} M/s")
+    return f"  {row.scenario.title:<38} " + "   ".join(parts)
 
 
 def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str, Any]:
     pace = machine.pace_ns()
     watch = machine.Watch()
-    with Server(contender, setup.server_cores, scenario.config) as server:
+    separate = bool(contender.cores and contender.load_cores and not set(contender.cores) & set(contender.load_cores))
+    with Deployment(contender, scenario) as server:
         command = [
             str(setup.load),
             "--server",
@@ -109,12 +135,14 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
             "--duration",
             str(setup.duration_s * scenario.duration),
         ]
-        if server.pid:
-            command += ["--server-pid", str(server.pid)]
-        if setup.load_cores:
-            command += ["--cores", ",".join(map(str, setup.load_cores))]
-        command += scenario.load_args(setup.size, setup.spin)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if server.receivers_url:
+            command += ["--receivers", server.receivers_url]
+        for pid in server.pids:
+            command += ["--server-pid", str(pid)]
+        if contender.load_cores:
+            command += ["--cores", ",".join(map(str, contender.load_cores))]
+        command += scenario.load_args(setup.size, separate)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=setup.timeout_s)
     try:
         result = json.loads(done.stdout)
     except ValueError:
@@ -124,14 +152,22 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
             "ok": False,
             "error": "; ".join(filter(None, [str(result.get("error", "")), f"the server {server.crash}"])),
         }
+    result["server_says"] = server.facts
     result["pace_ns"] = pace
     result["machine"] = watch.busy_ticks()
     return result
 
 
+def takes_part(contender: Contender, scenario: Scenario) -> bool:
+    if contender.remote and (scenario.topology or scenario.cores or scenario.config):
+        return False  # that takes another server than the one that runs there
+    return (scenario.relay or not contender.relay) and contender.setup in ("", *scenario.setups)
+
+
 def run_all(setup: Setup, scenarios: list[Scenario], contenders: list[Contender]) -> list[Row]:
     rows = []
-    plan = [(s, [c for c in contenders if s.relay or not c.relay]) for s in scenarios]
+    plan = [(s, [c for c in contenders if takes_part(c, s)]) for s in scenarios]
+    plan = [(s, who) for s, who in plan if who]
     progress = Progress(sum(len(cs) for _, cs in plan) * setup.runs)
     try:
         for scenario, who in plan:
@@ -151,9 +187,7 @@ def run_all(setup: Setup, scenarios: list[Scenario], contenders: list[Contender]
                         cell.errors.append(str(result.get("error", "no result")))
                         progress.note(f"  {scenario.name}, {contender.name}: FAILED: {cell.errors[-1]}")
                     progress.after()
-            first = scenario.metrics[0]
-            parts = [f"{c.name} {_summary(first, row.cells[c.name].median(first))}" for c in who]
-            progress.note(f"  {scenario.title:<44} " + "   ".join(parts))
+            progress.note(_line(row, who))
     except KeyboardInterrupt:
         progress.note("stopped; what was measured so far follows")
     finally:
@@ -182,18 +216,28 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
     ]
     if steals and statistics.mean(steals) > 0.02:
         out.append(f"{statistics.mean(steals):.1%} of the CPU time was stolen by the hypervisor")
+    restless: list[str] = []
+    slow: list[str] = []
     for row in rows:
         for name, cell in row.cells.items():
             metric = row.scenario.metrics[0]
             if metric.key == "cpu" and cell.spread(metric) > 0.35:
-                out.append(f"{row.scenario.name}, {name}: runs differ by {cell.spread(metric):.0%} of their median")
+                restless.append(f"{row.scenario.name} ({name} {cell.spread(metric):.0%})")
             result = cell.middle_result(metric)
             if not result or result.get("kind") != "stream":
                 continue
             window = result["window"]
-            if window["generator_cpu_share"] > 0.95 and window.get("server_cpu_share", 1.0) < 0.8:
-                out.append(
-                    f"{row.scenario.name}, {name}: the generator was the bottleneck "
-                    f"(generator {window['generator_cpu_share']:.0%}, server {window['server_cpu_share']:.0%} of a core)"
-                )
+            if window["generator_cpu_share"] < 0.95:
+                continue
+            if "server_cpu_share" not in window:
+                slow.append(f"{row.scenario.name} ({name}, which may be able to do more)")
+            elif window["server_cpu_share"] < 0.8:
+                slow.append(f"{row.scenario.name} ({name} {window['server_cpu_share']:.0%})")
+    if slow:
+        out.append(
+            "the generator was the bottleneck (messages per second say nothing about the server there, CPU per message "
+            "is pessimistic for it: smaller batches): " + ", ".join(slow)
+        )
+    if restless:
+        out.append("runs differ by more than a third of their median: " + ", ".join(restless))
     return out

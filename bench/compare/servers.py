@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
+
+from .metrics import ALL_CORES
 
 
 class StartFailure(Exception):
@@ -26,6 +29,22 @@ class Contender:
     environment: dict[str, str] = field(default_factory=dict)
     relay: bool = False
     ours: bool = False
+    reference: bool = False  # what ours is compared with
+    setup: str = ""  # "one core" or "all cores"
+    cores: Optional[list[int]] = None  # the server runs on these (None: anywhere)
+    load_cores: Optional[list[int]] = None  # the generator, when it measures this one
+
+    def with_cores(self, n: int) -> "Contender":
+        """The same program made to use n cores: shards of ours, GOMAXPROCS of nats-server."""
+        if n == 0:
+            return self
+        if not self.ours:
+            return replace(self, environment={**self.environment, "GOMAXPROCS": str(n)})
+        command = list(self.command)
+        if "--shards" in command:
+            at = command.index("--shards")
+            del command[at : at + 2]
+        return replace(self, command=[*command, "--shards", str(n)])
 
     @property
     def remote(self) -> bool:
@@ -35,11 +54,12 @@ class Contender:
 class Server:
     """A running contender. Use as a context manager: it is stopped by its pid, whatever happens."""
 
-    def __init__(self, contender: Contender, cores: Optional[list[int]], config: str = "") -> None:
+    def __init__(self, contender: Contender, config: str = "") -> None:
         self.contender = contender
         self.url = contender.url
         self.pid: Optional[int] = None
-        self._cores = cores
+        self.monitor = ""  # http://host:port
+        self.facts: dict[str, str] = {}  # what it says of itself in its log: backend, shards
         self._config = config
         self.crash = ""  # after the with block: how it ended, if not in peace
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -72,8 +92,8 @@ class Server:
         log = open(ports_dir / "log", "wb")
         # The child inherits its cores from us: no shell, no taskset, the pid is the server's.
         before = os.sched_getaffinity(0)
-        if self._cores:
-            os.sched_setaffinity(0, self._cores)
+        if self.contender.cores:
+            os.sched_setaffinity(0, self.contender.cores)
         try:
             self._process = subprocess.Popen(
                 command,
@@ -101,12 +121,21 @@ class Server:
                 )
             for path in ports_dir.glob("*.ports"):
                 try:
-                    self.url = json.loads(path.read_text())["nats"][0]
+                    ports = json.loads(path.read_text())
+                    self.url = ports["nats"][0]
+                    self.monitor = ports.get("monitoring", [""])[0]
+                    self._read_facts(ports_dir)
                     return
                 except (ValueError, KeyError, IndexError):
                     pass  # half written
             time.sleep(0.02)
         raise StartFailure(f"{self.contender.name} wrote no ports file within 15 s: {self._log_tail(ports_dir)}")
+
+    def _read_facts(self, ports_dir: Path) -> None:
+        log = (ports_dir / "log").read_text(errors="replace")
+        for name, pattern in (("backend", r"backend: (.+)"), ("shards", r"[Ss]hards: (.+)")):
+            if found := re.search(pattern, log):
+                self.facts[name] = found.group(1).strip()
 
     @staticmethod
     def _log_tail(ports_dir: Path) -> str:
@@ -147,6 +176,6 @@ def parse_server(text: str) -> Contender:
     if not separator or "/" in name or " " in name or name.startswith("-"):
         name, rest = "", text
     if "://" in rest.split()[0]:
-        return Contender(name or rest.split("://", 1)[1], url=rest)
+        return Contender(name or rest.split("://", 1)[1], url=rest, setup=ALL_CORES)
     command = shlex.split(rest)
-    return Contender(name or Path(command[0]).name, command=command, ours=Path(command[0]).name == "peregrine")
+    return Contender(name or Path(command[0]).name, command=command, setup=ALL_CORES)
