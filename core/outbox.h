@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/buffer.h"
@@ -93,6 +94,14 @@ class Outbox {
       segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(head_));
       head_ = 0;
     }
+  }
+
+  void swap(Outbox& other) {
+    std::swap(pool_, other.pool_);
+    segments_.swap(other.segments_);
+    std::swap(head_, other.head_);
+    std::swap(pending_, other.pending_);
+    std::swap(tail_, other.tail_);
   }
 
   void clear() {

@@ -26,9 +26,18 @@ void Session::close(CloseReason reason, bool abort) {
   }
   if (abort && !abort_) {
     abort_ = true;
-    if (!sending) outbox.clear();
+    if (!sending) {
+      outbox.clear();
+      wire().clear();
+    }
     shard.mark_dirty(*this);
   }
+}
+
+void Session::set_filter(std::unique_ptr<Filter> filter) {
+  filter_ = std::move(filter);
+  // What waits, a send in flight included, goes out as it is. The memory stays where it is.
+  outbox.swap(filter_->wire);
 }
 
 void Session::send(std::string_view bytes) {

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/filter.h"
 #include "core/interest.h"
 #include "core/outbox.h"
 #include "core/permissions.h"
@@ -74,6 +75,13 @@ class Session {
   // "-ERR '<text>'\r\n"
   void send_error(std::string_view text);
 
+  // From here on `filter` stands between this session and its connection (filter.h).
+  void set_filter(std::unique_ptr<Filter> filter);
+  Filter* filter() const { return filter_.get(); }
+  // What the connection is offered, and what is left to send in all.
+  Outbox& wire() { return filter_ == nullptr ? outbox : filter_->wire; }
+  bool nothing_to_send() const { return outbox.empty() && (filter_ == nullptr || filter_->wire.empty()); }
+
   // Output waits for the network since now, unless it did already: the write deadline counts.
   void output_waits();
   void output_moved() { blocked_since_ns = 0; }
@@ -123,6 +131,7 @@ class Session {
   uint16_t port_;
   uint8_t holds_ = 0;
   CloseReason close_reason_ = CloseReason::kNone;
+  std::unique_ptr<Filter> filter_;
   bool abort_ = false;
   bool gone_ = false;
   std::vector<SubRow> last_subs_;  // what it was subscribed to when it closed; for /connz?state=closed

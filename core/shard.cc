@@ -496,6 +496,7 @@ void Shard::closed(Session& session, CloseReason reason) {
   session.gone_ = true;
   session.sending = false;
   session.outbox.clear();
+  session.wire().clear();
   if (session.detached_) forget(session);  // else close_some() does, when its subscriptions are withdrawn
 }
 

@@ -43,7 +43,7 @@ void Reactor::on_event(const Event& event) {
       enter(event, [&](Opened opened) { return openers_[event.listener](shard_, std::move(opened)); });
       return;
     case Event::Kind::kData:
-      if (session != nullptr) session->feed({event.data, event.size});
+      if (session != nullptr) feed(*session, {event.data, event.size});
       backend_->release(event);
       return;
     case Event::Kind::kSent:
@@ -51,7 +51,7 @@ void Reactor::on_event(const Event& event) {
       session->sending = false;
       if (event.error < 0) return;  // kClosed follows
       session->output_moved();
-      session->outbox.consume(event.size);
+      session->wire().consume(event.size);
       shard_.mark_dirty(*session);
       return;
     case Event::Kind::kWritable:
@@ -76,6 +76,18 @@ void Reactor::on_event(const Event& event) {
       }
       return;
     }
+  }
+}
+
+void Reactor::feed(core::Session& session, std::string_view bytes) {
+  if (session.filter() == nullptr) [[likely]]
+    return session.feed(bytes);
+  plain_.clear();
+  const bool good = session.filter()->decode(bytes, plain_);
+  if (!plain_.empty()) session.feed(plain_);
+  if (!good && !session.closing()) {
+    shard_.server().log.error("{} - {}", session.label(), session.filter()->error());
+    session.close(core::CloseReason::kReadError);
   }
 }
 
@@ -126,14 +138,22 @@ void Reactor::flush_session(core::Session& session) {
     }
   }
   if (session.held_by(core::kHoldRing) && !session.abort()) return;  // marked dirty again when it is released
+  // What waits on the wire is bounded, so that slowness shows where the slow-consumer rule looks: in the outbox.
+  const auto encode = [&] {
+    if (session.filter() != nullptr && !session.outbox.empty() && session.wire().pending() < kSendBytes)
+      session.filter()->encode(session.outbox);
+  };
+  encode();
+  core::Outbox& wire = session.wire();
   std::array<iovec, kSendEntries> iov;
-  while (!session.sending && !session.outbox.empty() && !session.close_told) {
-    const size_t n = session.outbox.gather(iov.data(), iov.size(), kSendBytes);
+  while (!session.sending && !wire.empty() && !session.close_told) {
+    const size_t n = wire.gather(iov.data(), iov.size(), kSendBytes);
     const SendResult result = backend_->send(session.conn, {iov.data(), n});
     switch (result.status) {
       case SendResult::Status::kDone:
         session.output_moved();
-        session.outbox.consume(result.bytes);
+        wire.consume(result.bytes);
+        if (wire.empty()) encode();
         break;
       case SendResult::Status::kPending:
       case SendResult::Status::kBlocked:
@@ -146,7 +166,8 @@ void Reactor::flush_session(core::Session& session) {
         break;
     }
   }
-  if (session.closing() && !session.close_told && (session.abort() || (session.outbox.empty() && !session.sending))) {
+  if (session.closing() && !session.close_told &&
+      (session.abort() || (session.nothing_to_send() && !session.sending))) {
     session.close_told = true;
     backend_->close(session.conn, session.abort());
   }

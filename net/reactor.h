@@ -72,6 +72,7 @@ class Reactor {
       512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
+  void feed(core::Session& session, std::string_view bytes);
   void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
   void report_accept_errors();
   void flush();
@@ -90,6 +91,7 @@ class Reactor {
   uint64_t accept_errors_told_ = 0;
   int64_t accept_report_ns_ = 0;
   std::vector<core::Session*> flushing_;
+  std::string plain_;  // of a filter
   std::atomic<bool> stop_{false};
 };
 
