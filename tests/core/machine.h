@@ -61,6 +61,18 @@ class Machine {
     return client;
   }
 
+  // A session of another kind, made by `make(shard, conn)`.
+  template <class Make>
+  Client& adopt(uint32_t shard, Make&& make) {
+    clients_.push_back(std::make_unique<Client>());
+    Client& client = *clients_.back();
+    client.shard = shard;
+    core::Shard& on = *shards_[shard];
+    on.begin_turn(now_ns, now_ns);
+    client.session = on.adopt(make(on, static_cast<uint32_t>(clients_.size() - 1)));
+    return client;
+  }
+
   void turn(uint32_t shard) {
     acquire(shard);
     drain(shard);
