@@ -7,6 +7,12 @@
 #include "config/keys.h"
 
 namespace peregrine::config {
+namespace {
+
+// A file with more mistakes than this is not a configuration with typing errors; and each look-up takes a while.
+constexpr std::size_t kMostHints = 20;
+
+}  // namespace
 
 std::string to_lower(std::string_view text) {
   std::string out(text);
@@ -61,9 +67,12 @@ void Binder::bind(const Section& section, void* target, const Value& map) {
       continue;
     }
     if (member.value.used_as_variable) continue;
-    std::vector<std::string_view> known;
-    for (const Key& row : section.keys) known.insert(known.end(), row.names.begin(), row.names.end());
-    const std::string hint = nearest(name, known);
+    std::string hint;
+    if (errors_.size() < kMostHints) {
+      std::vector<std::string_view> known;
+      for (const Key& row : section.keys) known.insert(known.end(), row.names.begin(), row.names.end());
+      hint = nearest(name, known);
+    }
     error(member.value.position, fmt::format("unknown field \"{}\"{}", member.key,
                                              hint.empty() ? "" : fmt::format(", did you mean \"{}\"?", hint)));
   }

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 #include <system_error>
+#include <unordered_map>
 
 #include "config/lexer.h"
 #include "config/size_and_time.h"
@@ -20,6 +21,7 @@ namespace peregrine::config {
 namespace {
 
 constexpr std::size_t kMaxIncludeDepth = 32;
+constexpr std::size_t kMaxFileBytes = 64 << 20;
 
 // strerror() begins with a capital, Go's texts do not, and scripts compare.
 std::string reason(int code) {
@@ -34,10 +36,16 @@ Result<std::string> read_from_disk(const std::string& path) {
   errno = 0;
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return Error{fmt::format("open {}: {}", path, reason(errno != 0 ? errno : EIO))};
-  std::ostringstream text;
-  text << stream.rdbuf();
+  std::string text;
+  while (stream) {
+    const std::size_t before = text.size();
+    if (before > kMaxFileBytes) return Error{fmt::format("read {}: larger than {} MiB", path, kMaxFileBytes >> 20)};
+    text.resize(std::max<std::size_t>(before * 2, 64 << 10));
+    stream.read(text.data() + before, static_cast<std::streamsize>(text.size() - before));
+    text.resize(before + static_cast<std::size_t>(stream.gcount()));
+  }
   if (stream.bad()) return Error{fmt::format("read {}: {}", path, reason(EIO))};
-  return std::move(text).str();
+  return text;
 }
 
 // One file (or one environment variable) being read.
@@ -52,6 +60,7 @@ class Parser {
     top.position = {file_, 1, 1};
     scopes_.push_back(&top);
     if (!top_level(top)) return Error{at(lexer_.error_position(), lexer_.error())};
+    unite_members(top);
     return top;
   }
 
@@ -108,6 +117,7 @@ class Parser {
       if (lexer_.at_end()) return lexer_.fail("Unexpected EOF processing map.");
       if (lexer_.peek() == '}') {
         lexer_.take();
+        unite_members(map);
         return true;
       }
       if (lexer_.peek() == ']') return lexer_.fail("Unexpected array end ']' processing map.");
@@ -138,7 +148,7 @@ class Parser {
     Value value;
     if (!this->value(value, depth)) return false;
     value.position = position;
-    set_member(map, std::move(name), std::move(value));
+    map.members.push_back({std::move(name), std::move(value)});
     return end_of_value(place);
   }
 
@@ -202,7 +212,7 @@ class Parser {
   }
 
   bool value(Value& value, int depth) {
-    if (++state_.nodes > kMaxNodes) return lexer_.fail("too many values");
+    if (++state_.nodes > state_.nodes_max) return lexer_.fail("too many values");
     const Position position = lexer_.position();
     Lexer::Token token{};
     std::string text;
@@ -266,7 +276,7 @@ class Parser {
       lexer_.fail(fmt::format("error parsing include file '{}', {}", name, included.error()));
       return false;
     }
-    for (Member& member : included->members) set_member(map, std::move(member.key), std::move(member.value));
+    for (Member& member : included->members) map.members.push_back(std::move(member));
     return true;
   }
 
@@ -279,6 +289,7 @@ class Parser {
 Result<Value> from_environment(const std::string& name, const std::string& text, ReadState& state) {
   // What is read is a whole configuration of one key, so that every kind of value may stand in a variable.
   const std::string document = "value=" + text;
+  if (state.variables.insert(name).second) state.allow(text);
   Result<Value> parsed = Parser(document, "$" + name, state).parse();
   if (!parsed) return Error{parsed.error()};
   for (Member& member : parsed->members) {
@@ -322,6 +333,7 @@ Result<Value> read_file(const std::string& path, ReadState& state) {
   Result<std::string> text = state.sources.read(path);
   if (!text) return Error{text.error()};
   state.open_files.push_back(path);
+  state.allow(*text);
   Result<Value> tree = is_yaml_path(path) ? parse_yaml(*text, path, state) : parse_conf(*text, path, state);
   state.open_files.pop_back();
   return tree;
@@ -347,12 +359,13 @@ Result<Value> resolve_variable(const std::string& name, const Position& position
     return value;
   }
   for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope) {
-    for (Member& member : (*scope)->members) {
-      if (member.key != name) continue;
-      member.value.used_as_variable = true;
-      state.nodes += count_nodes(member.value, kMaxNodes);
-      if (state.nodes > kMaxNodes) return Error{"too many values"};
-      value = member.value;
+    // From the end: of several with the same name the last one counts.
+    for (auto member = (*scope)->members.rbegin(); member != (*scope)->members.rend(); ++member) {
+      if (member->key != name) continue;
+      member->value.used_as_variable = true;
+      state.nodes += count_nodes(member->value, state.nodes_max);
+      if (state.nodes > state.nodes_max) return Error{"too many values"};
+      value = member->value;
       value.used_as_variable = false;
       value.position = position;
       return value;
@@ -376,14 +389,20 @@ Result<Value> resolve_variable(const std::string& name, const Position& position
   return parsed;
 }
 
-void set_member(Value& map, std::string key, Value value) {
-  for (Member& member : map.members) {
-    if (member.key == key) {
-      member.value = std::move(value);
-      return;
-    }
+void unite_members(Value& map) {
+  std::vector<Member>& members = map.members;
+  std::unordered_map<std::string_view, std::size_t> places;
+  std::vector<std::size_t> places_of(members.size());
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const auto [at, fresh] = places.try_emplace(members[i].key, count);
+    count += fresh ? 1 : 0;
+    places_of[i] = at->second;
   }
-  map.members.push_back({std::move(key), std::move(value)});
+  if (count == members.size()) return;
+  std::vector<Member> united(count);
+  for (std::size_t i = 0; i < members.size(); ++i) united[places_of[i]] = std::move(members[i]);
+  members = std::move(united);
 }
 
 }  // namespace peregrine::config

@@ -12,6 +12,7 @@
 // Errors are one text "file:line:col: ..."; the grammar stops at the first one.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -41,7 +42,13 @@ struct ReadState {
   const Sources& sources;
   std::vector<std::string> open_files;   // the include chain
   std::set<std::string> open_variables;  // environment variables being read
-  std::size_t nodes = 0;                 // bounded by kMaxNodes
+  std::set<std::string> variables;       // ... and those that have been
+  std::size_t nodes = 0;
+  std::size_t nodes_max = 10'000;
+
+  // A value takes a byte at least; what a text may say beyond that, by variables and aliases, grows with it, so that
+  // reading takes time in proportion to what somebody wrote.
+  void allow(std::string_view text) { nodes_max = std::min(kMaxNodes, nodes_max + 8 * text.size()); }
 };
 
 Result<Value> read_file(const std::string& path, const Sources& sources);
@@ -59,7 +66,8 @@ std::string include_path(const std::string& from, const std::string& path);
 Result<Value> resolve_variable(const std::string& name, const Position& position, const std::vector<Value*>& scopes,
                                ReadState& state);
 
-// Sets a member of a map; an earlier one of the same name gives way.
-void set_member(Value& map, std::string key, Value value);
+// Of members with the same name the last one stays, where the first one stood. While a map is being read they all stand
+// there.
+void unite_members(Value& map);
 
 }  // namespace peregrine::config

@@ -5,7 +5,8 @@
 // reader looks for a mistake.
 //
 // Invariants: keys of a map are unique (the last one in the file won) and in file order; a tree is at most kMaxDepth
-// deep and holds at most kMaxNodes nodes, because a handful of variables or YAML aliases can spell out billions.
+// deep and holds at most kMaxNodes nodes, fewer for a short file (ReadState::allow), because a handful of variables or
+// YAML aliases can spell out billions.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,12 @@
 #include "config/yaml.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
+#include <sstream>
+#include <unordered_map>
 
 #include "config/size_and_time.h"
 
@@ -24,6 +27,69 @@ bool looks_like_number(std::string_view text) {
   return !text.empty() && text[0] >= '0' && text[0] <= '9';
 }
 
+// Reads the file once without building anything, because yaml-cpp builds without bound: aliases that spell out billions
+// of values, brackets nested to the end of the stack, and, behind some mistakes, one empty document after the other for
+// ever. What does not fit is thrown as an exception at its place.
+class Survey : public YAML::EventHandler {
+ public:
+  Survey(const ReadState& state) : nodes_(state.nodes), nodes_max_(state.nodes_max) {}
+
+  // To be asked after each document; a second one is one too many.
+  int documents() const { return documents_; }
+
+  void OnDocumentStart(const YAML::Mark&) override { ++documents_; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { leaf(mark, anchor); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, const std::string&) override {
+    leaf(mark, anchor);
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    const auto size = sizes_.find(anchor);
+    if (size == sizes_.end()) throw YAML::Exception(mark, "an alias inside of what it stands for");
+    add(mark, size->second);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    begin(mark, anchor);
+  }
+  void OnSequenceEnd() override { end(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    begin(mark, anchor);
+  }
+  void OnMapEnd() override { end(); }
+
+ private:
+  struct Open {
+    YAML::anchor_t anchor;
+    std::size_t nodes_before;
+  };
+
+  void add(const YAML::Mark& mark, std::size_t nodes) {
+    nodes_ += nodes;
+    if (nodes_ > nodes_max_) throw YAML::Exception(mark, "too many values");
+  }
+  void leaf(const YAML::Mark& mark, YAML::anchor_t anchor) {
+    add(mark, 1);
+    if (anchor != 0) sizes_[anchor] = 1;
+  }
+  void begin(const YAML::Mark& mark, YAML::anchor_t anchor) {
+    open_.push_back({anchor, nodes_});
+    if (open_.size() > kMaxDepth) throw YAML::Exception(mark, "nested too deeply");
+    add(mark, 1);
+  }
+  void end() {
+    if (open_.back().anchor != 0) sizes_[open_.back().anchor] = nodes_ - open_.back().nodes_before;
+    open_.pop_back();
+  }
+
+  int documents_ = 0;
+  std::size_t nodes_;  // keys count as well
+  const std::size_t nodes_max_;
+  std::vector<Open> open_;
+  std::unordered_map<YAML::anchor_t, std::size_t> sizes_;
+};
+
 // Copies yaml-cpp's nodes into ours. Errors are kept and stop the walk; yaml-cpp's exceptions are caught by the caller.
 class Copier {
  public:
@@ -38,7 +104,7 @@ class Copier {
   bool copy(const YAML::Node& node, Value& value, int depth) {
     value.position = position(node.Mark());
     value.yaml = true;
-    if (++state_.nodes > kMaxNodes) return fail(value.position, "too many values");
+    if (++state_.nodes > state_.nodes_max) return fail(value.position, "too many values");
     if (depth > kMaxDepth) return fail(value.position, "nested too deeply");
     switch (node.Type()) {
       case YAML::NodeType::Undefined:
@@ -80,8 +146,9 @@ class Copier {
       Value value;
       if (!copy(pair.second, value, depth + 1)) return false;
       value.position = key_position;
-      set_member(map, key, std::move(value));
+      map.members.push_back({key, std::move(value)});
     }
+    unite_members(map);
     return true;
   }
 
@@ -89,7 +156,7 @@ class Copier {
     if (node.IsSequence()) {
       for (const YAML::Node& item : node) {
         if (!include(item, map, position)) return false;
-        if (++state_.nodes > kMaxNodes) return fail(position, "too many values");
+        if (++state_.nodes > state_.nodes_max) return fail(position, "too many values");
       }
       return true;
     }
@@ -97,7 +164,7 @@ class Copier {
     Result<Value> included = read_file(include_path(path_, node.Scalar()), state_);
     if (!included)
       return fail(position, fmt::format("error parsing include file '{}', {}", node.Scalar(), included.error()));
-    for (Member& member : included->members) set_member(map, std::move(member.key), std::move(member.value));
+    for (Member& member : included->members) map.members.push_back(std::move(member));
     return true;
   }
 
@@ -157,15 +224,19 @@ class Copier {
 Result<Value> parse_yaml(std::string_view text, const std::string& path, ReadState& state) {
   Copier copier(path, state);
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.size() > 1) return Error{fmt::format("{}: more than one YAML document", path)};
+    std::istringstream stream{std::string(text)};
+    Survey survey(state);
+    for (YAML::Parser parser(stream); parser.HandleNextDocument(survey);) {
+      if (survey.documents() > 1) return Error{fmt::format("{}: more than one YAML document", path)};
+    }
+    const YAML::Node document = YAML::Load(std::string(text));
     Value top;
     top.kind = Value::Kind::kMap;
     top.position = copier.position(YAML::Mark());
-    if (documents.empty() || documents[0].IsNull()) return top;
-    if (!documents[0].IsMap())
-      return Error{at(copier.position(documents[0].Mark()), "a configuration must be a map of options")};
-    if (!copier.copy(documents[0], top, 0)) return Error{copier.error()};
+    if (!document.IsDefined() || document.IsNull()) return top;
+    if (!document.IsMap())
+      return Error{at(copier.position(document.Mark()), "a configuration must be a map of options")};
+    if (!copier.copy(document, top, 0)) return Error{copier.error()};
     return top;
   } catch (const YAML::Exception& error) {
     return Error{at(copier.position(error.mark), error.msg)};

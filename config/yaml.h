@@ -2,7 +2,7 @@
 //
 // Plain scalars are read with NATS's rules, so that 64MB, on, $NAME and 127.0.0.1:4222 mean the same in both files;
 // quoted scalars are strings. `include: path` or `include: [path, ...]` merges files where it stands. Anchors and
-// aliases work, within kMaxNodes.
+// aliases work, within ReadState::nodes_max.
 #pragma once
 
 #include <string>

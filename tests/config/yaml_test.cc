@@ -1,5 +1,6 @@
 #include "config/yaml.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/config/world.h"
@@ -56,6 +57,31 @@ TEST(Yaml, AliasesCannotMultiplyWithoutBound) {
     text += "]\n";
   }
   EXPECT_NE(yaml(text).find("too many values"), std::string::npos);
+}
+
+// Each of these once made yaml-cpp allocate for ever, or spell out a million values from a few hundred bytes.
+TEST(Yaml, ShortFilesCannotKeepUsBusy) {
+  EXPECT_EQ(yaml("a: &a [*a, *a]\n"), "main.yaml:1:8: an alias inside of what it stands for");
+  EXPECT_EQ(yaml("a: &a {b: [1, {c: *a}]}\n"), "main.yaml:1:19: an alias inside of what it stands for");
+  std::string text = "a: &a [1,2,3,4,5,6,7,8,9,10]\n";
+  for (char name = 'b'; name < 'g'; ++name) {
+    text += fmt::format("{0}: &{0} [*{1},*{1},*{1},*{1},*{1},*{1},*{1},*{1}]\n", name, static_cast<char>(name - 1));
+  }
+  EXPECT_EQ(yaml(text), "main.yaml:5:8: too many values");
+  EXPECT_NE(yaml("a: " + std::string(1000, '[')).find(": nested too deeply"), std::string::npos);
+  EXPECT_NE(yaml("? " + std::string(1000, '{')).find(": nested too deeply"), std::string::npos);
+  EXPECT_EQ(yaml("--- a\n--- b\n"), "main.yaml: more than one YAML document");
+  EXPECT_EQ(yaml(","), "main.yaml: more than one YAML document");
+}
+
+TEST(Yaml, LargeMapsTakeTimeInProportion) {
+  std::string text;
+  for (int i = 0; i < 60'000; ++i) text += fmt::format("k{}: {}\n", i, i);
+  const Result<Value> tree = tree_of(text + "k7: again\n", "main.yaml");
+  ASSERT_TRUE(tree);
+  ASSERT_EQ(tree->members.size(), 60'000u);
+  EXPECT_EQ(tree->members[7].value.text, "again");
+  EXPECT_EQ(tree->members[59'999].key, "k59999");
 }
 
 TEST(Yaml, TreeHasPositions) {
