@@ -20,8 +20,6 @@ constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before t
 constexpr size_t kDetachSlice = 512;      // subscriptions withdrawn per turn and session
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
-constexpr std::string_view kGatewayReply = "_GR_.";
-constexpr std::string_view kOldGatewayReply = "$GR.";
 constexpr std::string_view kRaft = "$NRG.";
 constexpr std::string_view kServiceReply = "_R_.";
 constexpr std::string_view kJetStreamAck = "$JS.ACK.";
@@ -431,8 +429,21 @@ void ClientSession::on_pub(const Operation& operation) {
   message.payload = operation.payload;
   message.header_size = operation.header_size;
   message.from = this;
+  if (gateway_replies_ != nullptr) [[unlikely]] {
+    if (const std::string_view mapped = gateway_replies_->find(subject, shard.now_ns()); !mapped.empty()) {
+      message.subject = mapped;
+      message.only = kWayBack;
+    } else if (gateway_replies_->empty()) {
+      gateway_replies_.reset();
+    }
+  }
   const bool taken = !subject.empty() && shard.delivery().publish(*account, message);
   if (!taken && no_responders && !operation.reply.empty()) send_no_responders(subject, operation.reply);
+}
+
+void ClientSession::remember_reply(std::string_view mapped) {
+  if (gateway_replies_ == nullptr) gateway_replies_ = std::make_unique<GatewayReplies>();
+  gateway_replies_->remember(mapped, shard.now_ns());
 }
 
 // Nobody is there: the requester is told at once, on its own subscription of the reply subject.

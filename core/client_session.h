@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/auth.h"
+#include "core/gateway_reply.h"
 #include "core/parser.h"
 #include "core/session.h"
 #include "core/sid_table.h"
@@ -29,6 +30,7 @@ class ClientSession final : public Session {
   void describe(ConnRow& row, bool subs) const override;
   size_t subscription_count() const override { return sids_.size(); }
   std::string label() const override;
+  void remember_reply(std::string_view mapped) override;
 
   void announce_info();
   // Nobody takes the request: a 503 on the requester's own subscription of the reply subject.
@@ -69,6 +71,7 @@ class ClientSession final : public Session {
   Parser parser_;
   SidTable sids_;
   std::unique_ptr<Connected> connected_;
+  std::unique_ptr<GatewayReplies> gateway_replies_;
   std::string backlog_;  // input that waits for the outcome of a bcrypt comparison
 
   bool verbose_ = true;  // until CONNECT says otherwise

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/gateway_reply.h"
 #include "core/shard.h"
 
 namespace peregrine::core {
@@ -31,12 +32,12 @@ Delivery::Delivery(Shard& shard)
       inline_payload_(static_cast<size_t>(shard.server().options.native.inline_payload_bytes)) {}
 
 bool Delivery::publish(Account& account, const Message& message) {
-  const SideSet sides = account.live_sides() & reach(message.source);
+  const SideSet sides = account.live_sides() & (message.only == 0 ? reach(message.source) : message.only);
   if (sides != kClientsOnly || !message.all_queues) [[unlikely]]
     return publish_far(account, message, sides);
   const Match match = account.sublist.match(message.subject);
   if (match.empty()) return false;
-  plain_encoding_.ready = header_encoding_.ready = false;
+  begin(message);
   fan_out_ = match.plain.size() + match.groups.size();
 
   bool taken = false;
@@ -73,10 +74,20 @@ bool Delivery::publish(Account& account, const Message& message) {
   return taken;
 }
 
-// The same with peers in the picture: a side each for what may be reached, queue groups by kQueueTiers.
-bool Delivery::publish_far(Account& account, const Message& message, SideSet sides) {
+void Delivery::begin(const Message& message) {
   plain_encoding_.ready = header_encoding_.ready = false;
   ++serial_;
+  // Clients can not publish with such a reply, so only what peers brought is looked at.
+  mapped_reply_ = message.source != SessionKind::kClient && is_gateway_reply(message.reply);
+}
+
+std::string_view Delivery::client_reply(const Message& message) const {
+  return mapped_reply_ ? parse_gateway_reply(message.reply).plain : message.reply;
+}
+
+// The same with peers in the picture: a side each for what may be reached, queue groups by kQueueTiers.
+bool Delivery::publish_far(Account& account, const Message& message, SideSet sides) {
+  begin(message);
   std::array<Match, kSides> matches;
   fan_out_ = 0;
   candidates_.clear();
@@ -179,6 +190,13 @@ bool Delivery::deliver_to_peer_group(const QueueGroup& group, Side side, const M
   if (n == 0) return false;
   uint64_t at = shard_.random().below(std::max<uint64_t>(group.local_weight, 1));
   size_t first = 0;
+  if (side == Side::kGateways) {
+    // The nearest cluster, not any.
+    for (size_t i = 1; i < n; ++i) {
+      if (group.local[i]->session->peer_rtt_ns < group.local[first]->session->peer_rtt_ns) first = i;
+    }
+    at = 0;
+  }
   while (first + 1 < n && at >= group.local[first]->weight()) at -= group.local[first++]->weight();
   for (size_t tried = 0; tried < n; ++tried) {
     Subscription& sub = *group.local[(first + tried) % n];
@@ -282,7 +300,7 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
         to.permissions->permissions->denied(message.subject, account.sublist.queue_of(sub))) {
       return false;
     }
-    if (!message.reply.empty()) to.permissions->expect_reply(message.reply, shard_.now_ns());
+    if (!message.reply.empty()) to.permissions->expect_reply(client_reply(message), shard_.now_ns());
   }
   const size_t pending = to.outbox.pending();
   if (pending > stall_above_) [[unlikely]] {
@@ -292,6 +310,9 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
   ++sub.delivered;
   if (sub.limited && reached_limit(sub)) [[unlikely]]
     expired_.push_back(&sub);
+
+  if (mapped_reply_) [[unlikely]]
+    to.remember_reply(message.reply);
 
   const Encoding& encoding = this->encoding(message, to.headers && message.header_size != 0);
   const std::string_view payload = message.payload.substr(encoding.skip);
@@ -342,7 +363,7 @@ const Delivery::Encoding& Delivery::encoding(const Message& message, bool with_h
   e.head.assign(with_headers ? "HMSG " : "MSG ");
   e.head.append(message.subject).push_back(' ');
   e.tail.assign(1, ' ');
-  if (!message.reply.empty()) e.tail.append(message.reply).push_back(' ');
+  if (!message.reply.empty()) e.tail.append(client_reply(message)).push_back(' ');
   if (with_headers) {
     append_number(e.tail, message.header_size);
     e.tail.push_back(' ');
@@ -436,8 +457,7 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
     message.payload = {at, record.payload_size};
   }
   Account& account = shard_.account(record.account);
-  plain_encoding_.ready = header_encoding_.ready = false;
-  ++serial_;
+  begin(message);
   bool taken = false;
   fan_out_ = record.picks;
   if (record.plain == kClientsOnly) [[likely]] {

@@ -36,6 +36,8 @@ struct Message {
   // From a peer: which queue groups it asks us to serve. Clients serve them all.
   bool all_queues = true;
   std::span<const std::string_view> queues;
+  // A subject that leads back through gateways: the sides it is restricted to. 0 = an ordinary message.
+  SideSet only = 0;
   std::string_view origin;  // the leafnode cluster it came from, if any
 };
 
@@ -85,6 +87,8 @@ class Delivery {
   bool deliver_to_peer(Subscription& sub, const Message& message, std::string_view queue);
   bool deliver_to_group(const QueueGroup& group, const Message& message, Account& account);
   bool deliver_to_peer_group(const QueueGroup& group, Side side, const Message& message, Account& account);
+  void begin(const Message& message);
+  std::string_view client_reply(const Message& message) const;
   bool publish_far(Account& account, const Message& message, SideSet sides);
   bool serve_groups(const Message& message, Account& account);
   bool serve_group(std::span<const Candidate> same, const Message& message, Account& account);
@@ -115,7 +119,8 @@ class Delivery {
   std::vector<Candidate> candidates_;
   std::vector<PeerTarget> targets_;  // the first target_count_; the rest keeps its memory
   size_t target_count_ = 0;
-  uint64_t serial_ = 0;  // of the message; Session::target_serial
+  bool mapped_reply_ = false;  // the reply of the message in hand is a mapped one
+  uint64_t serial_ = 0;        // of the message; Session::target_serial
   std::string line_;
   Traffic peer_traffic_;
   std::vector<Subscription*> expired_;

@@ -25,14 +25,17 @@ enum class Side : uint8_t {
   kRoutes,       // other servers of the cluster, for their clients
   kRoutedLeafs,  // other servers of the cluster, for their leafnodes (LS+ with an origin cluster)
   kGateways,     // other clusters
+  kReplies,      // the way back of mapped replies (gateway_reply.h): gateways and routes by their hashes
 };
-inline constexpr size_t kSides = 5;
+inline constexpr size_t kSides = 6;
 inline constexpr size_t kSessionKinds = 4;
 
 using SideSet = uint8_t;  // bit n = Side n
 constexpr SideSet bit(Side side) { return static_cast<SideSet>(1u << static_cast<unsigned>(side)); }
 inline constexpr SideSet kClientsOnly = bit(Side::kClients);
-inline constexpr SideSet kAllSides = (1u << kSides) - 1;
+inline constexpr SideSet kAllSides = ((1u << kSides) - 1) & ~bit(Side::kReplies);  // that ordinary messages reach
+// A mapped reply goes back and nowhere else, but for leafnodes that are on its way.
+inline constexpr SideSet kWayBack = bit(Side::kReplies) | bit(Side::kLeafs);
 
 // Where a message from such a connection may go.
 constexpr SideSet reach(SessionKind from) {

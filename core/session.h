@@ -57,6 +57,9 @@ class Session {
   // `sub` is about to be destroyed: the session's own tables forget it.
   virtual void forget(Subscription& sub) = 0;
 
+  // Clients: they were shown the plain form of this mapped reply (gateway_reply.h).
+  virtual void remember_reply(std::string_view) {}
+
   // --- peers only (kind != kClient) ---
   // May this message go to the peer for this interest? Delivery has seen to the rules of interest.h already.
   virtual bool accepts(const Message&, const Subscription&) { return true; }
@@ -111,6 +114,7 @@ class Session {
   uint64_t stalls = 0;
   uint64_t target_serial = 0;  // peers: the last message it is a target of,
   uint32_t target_index = 0;   // and which one (delivery.h)
+  int64_t peer_rtt_ns = 0;     // gateways: the nearest is asked first; 0 = not measured yet
 
   // --- the reactor's ---
   const uint32_t conn;           // the backend's name for the connection

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/gateway_reply.h"
 #include "tests/core/machine.h"
 
 namespace peregrine::test {
@@ -268,6 +269,40 @@ TEST_P(Peers, DoNotHearOfTheirOwnInterest) {
   client.send("SUB a 1\r\nSUB b q 2\r\n");
   machine.settle();
   EXPECT_EQ(leaf.session->known, (std::map<std::string, uint32_t>{{"a", 1}, {"b q", 1}}));
+}
+
+TEST_P(Peers, MappedRepliesLeadBackAndNowhereElse) {
+  Peer inbound = connect(machine, there(), core::SessionKind::kGateway);
+  Peer outbound = connect(machine, there(), core::SessionKind::kGateway);
+  Peer other = connect(machine, there(), core::SessionKind::kGateway);
+  want(machine, outbound, Side::kReplies, "_GR_.aaaaaa.>");
+  want(machine, other, Side::kReplies, "_GR_.cccccc.>");
+  want(machine, other, Side::kGateways, "inbox.1");
+  Client& bystander = machine.connect(0);
+  bystander.send("SUB inbox.1 1\r\n");
+  client.send("SUB service 7\r\n");
+  machine.settle();
+  core::Shard& shard = machine.shard(there());
+  core::Message message;
+  message.subject = "service";
+  message.reply = "_GR_.aaaaaa.bbbbbb.inbox.1";
+  message.payload = "x";
+  message.from = inbound.session;
+  message.source = core::SessionKind::kGateway;
+  message.all_queues = false;
+  shard.delivery().publish(shard.account(0), message);
+  machine.settle();
+  EXPECT_EQ(client.take(), "MSG service 7 inbox.1 1\r\nx\r\n");
+  client.send("PUB inbox.1 2\r\nok\r\n");
+  machine.settle();
+  EXPECT_EQ(outbound.take(), "_GR_.aaaaaa.bbbbbb.inbox.1 P|ok\r\n");
+  EXPECT_EQ(other.take() + inbound.take() + bystander.take(), "");
+  machine.pass(core::GatewayReplies::kValidNs);
+  client.send("PUB inbox.1 2\r\nok\r\n");
+  machine.settle();
+  EXPECT_EQ(outbound.take(), "");
+  EXPECT_EQ(other.take(), "inbox.1 P|ok\r\n");
+  EXPECT_EQ(bystander.take(), "MSG inbox.1 1 2\r\nok\r\n");
 }
 
 TEST(PeersInBulk, ReplayAndWithdrawalReachEverySubscription) {
