@@ -28,10 +28,13 @@ struct Target {
   static Target parse(const std::string& url);  // nats://[user:password@|token@]host[:port] or relay://host:port
 };
 
+// A server may pause for long (a collector over ten million subscriptions); one that hangs is told from it by this.
+constexpr int kPatienceMs = 60'000;
+
 class Connection {
  public:
   // Dials and, for NATS, completes CONNECT ... PONG. `introduction` is the relay's first line (ignored for NATS).
-  Connection(const Target& target, const std::string& introduction, int timeout_ms = 10'000);
+  Connection(const Target& target, const std::string& introduction, int timeout_ms = kPatienceMs);
   ~Connection();
   Connection(Connection&& other) noexcept;
   Connection& operator=(Connection&&) = delete;
@@ -42,7 +45,7 @@ class Connection {
   // Set-up steps. flush() sends PING and waits for its PONG; messages arriving meanwhile are an error (nothing flows
   // yet).
   void write_all(std::string_view bytes);
-  void flush(int timeout_ms = 10'000);
+  void flush(int timeout_ms = kPatienceMs);
 
   // Waits until what `from` publishes comes out here, and so until the interest this connection announced before has
   // travelled from its server to the other one. Leaves nothing behind: no subscription, no message under way.

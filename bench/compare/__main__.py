@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import contenders, html, machine
+from . import contenders, html, machine, model
 from .goals import judge
 from .measure import Cell, Row, Setup, run_all, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
@@ -76,6 +76,11 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--html", metavar="FILE", help="write a report with plots there (one file, opens anywhere)")
     p.add_argument(
         "--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json"
+    )
+    p.add_argument(
+        "--model",
+        action="store_true",
+        help="after the report: what 32 and 64 cores with 100 GbE would give by the figures measured (wants 'shards-*')",
     )
     p.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     # Given by scripts/bench.
@@ -144,6 +149,7 @@ def _cores(cores: list[int] | None) -> str:
 
 def main() -> int:
     a = arguments()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in "scripts/bench --list | head"
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # servers are stopped on both
     if a.list:
         list_scenarios()
@@ -201,6 +207,8 @@ def report(document: dict[str, Any], a: argparse.Namespace) -> int:
     if a.from_json or not sys.stdout.isatty():
         print(heading(document) + "\n")
     print(Report(rows, who, verdicts).text(document["warnings"]))
+    if a.model:
+        print("\n" + model.text(rows, who))
     if a.json:
         Path(a.json).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     if a.html:

@@ -142,6 +142,8 @@ class Page:
                 what = v.title if v.metric.startswith("CPU per") else f"{v.title}: {v.metric}"
                 note = f"{v.contender} {number(v.value, v.unit)}, {REFERENCE} {number(v.reference, v.unit)}"
                 bars.append(Bar(what, v.ratio, goal, goal is not None and v.passed is False, note))
+            # Many bars: those that have to reach something. The others are in "What a message costs".
+            bars = [b for b in bars if b.goal] or bars
             who = next((c.name for c in self._who if c.ours and c.setup == setup), "")
             out += figure(
                 f"{who} against {REFERENCE}, {setup}", "", ratio_bars(bars, REFERENCE) if bars else "", wide=True
@@ -252,6 +254,8 @@ class Page:
             self._family("pairs by shards", "Scaling by shard, 16 pairs", "by the clock, more is better", ("shards (GOMAXPROCS)", by_clock), shards, self._wall)
             + self._family("pairs by shards", "Cost by shard, 16 pairs", "less is better", ("shards (GOMAXPROCS)", cost), shards, self._cpu, ns_text)
             + self._family("fan-out by shards", "Scaling by shard, 1→100", "by the clock, more is better", ("shards (GOMAXPROCS)", by_clock), shards, self._wall)
+            + self._family("churn by shards", "Cost of SUB/UNSUB by shard", "less is better", ("shards (GOMAXPROCS)", "CPU each"), shards, self._cpu, ns_text)
+            + self._family("subscriptions by shards", "Memory of a subscription by shard", "less is better", ("shards (GOMAXPROCS)", "memory each"), shards, self._of("memory"), bytes_text)
             + self._family("pairs by connections", "Throughput by busy connections", "by the clock, more is better", ("connections", by_clock), short, self._wall)
             + self._family("pairs by connections", "Cost by busy connections", "less is better", ("connections", cost), short, self._cpu, ns_text, True)
             + self._family("random subjects by subscriptions", "Cost by subscriptions", "random subjects, less is better", ("literal subscriptions", cost), short, self._cpu, ns_text, True)

@@ -57,10 +57,9 @@ def cpu(
     floor: Optional[float] = None,
     goal: Optional[tuple[float, float]] = None,
     per: str = "message",
-    label: str = "",
 ) -> Metric:
     path = ("window", f"cpu_ns_per_{per.replace(' ', '_')}")
-    return Metric("cpu", label or f"CPU per {per}", path, "ns", group, goal or RATIOS.get(group), floor)
+    return Metric("cpu", f"CPU per {per}", path, "ns", group, goal or RATIOS.get(group), floor)
 
 
 def latency(group: str = LATENCY) -> tuple[Metric, ...]:

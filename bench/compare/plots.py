@@ -92,7 +92,7 @@ def line_plot(
     dots: bool = True,
 ) -> str:
     """y logarithmic; x through x_position (0..1)."""
-    width, height, left, right, top, bottom = 520, 310, 64, 24, 12, 46
+    width, height, left, right, top, bottom = 520, 310, 80, 24, 12, 46
     values = [y for c in curves.values() for _, y in c if y > 0]
     if not values:
         return ""
@@ -153,7 +153,7 @@ def ratio_bars(bars: list[Bar], reference: str) -> str:
     """How many times better than the reference; the upright mark is the goal, the dashed line is the reference."""
     if not bars:
         return ""
-    left, width, line = 330, 1100, 22
+    left, width, line = 350, 1100, 22
     height = 30 + line * len(bars) + 8
     most = max(max(b.ratio for b in bars), max((b.goal or 0) for b in bars))
     top_ratio = max(10.0, most * 1.25)
@@ -202,7 +202,7 @@ def dot_rows(
     values = [v for _, r in rows for v in r.values() if v > 0]
     if not values:
         return ""
-    left, width, line = 330, 1100, 24
+    left, width, line = 350, 1100, 24
     height = 30 + line * len(rows) + 8
     ticks = ticks_log(min(values), max(values))
     low, high = math.log10(ticks[0]), math.log10(ticks[-1])

@@ -119,35 +119,40 @@ def _busy_connections() -> list[Scenario]:
 
 
 def _shards() -> list[Scenario]:
+    """Each on 1, 2 and 4 shards: what is gained, and what crossing over and telling the others of interest costs."""
     out = []
     for n in (1, 2, 4):
-        plural = "s" if n > 1 else ""
-        out.append(
-            _stream(
-                f"shards-{n}",
-                f"16 pairs on {n} shard{plural}",
-                "--shape pairs --publishers 16 --subscribers 16 --subjects 16",
-                cpu(),
+        on = f"on {n} shard{'s' if n > 1 else ''}"
+
+        def row(name: str, title: str, family: str, args: str, *metrics: Metric, **more: Any) -> Scenario:
+            return Scenario(
+                f"shards-{name}-{n}",
+                f"{title} {on}",
+                tuple(args.split()),
+                metrics or (cpu(),),
                 relay=False,
                 core=False,
-                plot=("pairs by shards", n),
+                sized=False,
+                plot=(f"{family} by shards", n),
                 cores=n,
                 setups=(ALL_CORES,),
+                **more,
             )
-        )
-        out.append(
-            _stream(
-                f"shards-fan-{n}",
-                f"fan-out 1→100 on {n} shard{plural}",
-                "--subscribers 100",
+
+        out += [
+            row("pairs", "16 pairs", "pairs", "stream --shape pairs --publishers 16 --subscribers 16 --subjects 16"),
+            row("fan", "fan-out 1→100", "fan-out", "stream --subscribers 100"),
+            row("churn", "SUB/UNSUB churn", "churn", "churn"),
+            row(
+                "subscriptions",
+                "random subjects over 1 M",
+                "subscriptions",
+                "stream --shape share --subjects 1000000 --choice random --subscribers 10 --count-subscriptions",
+                *subscribing(),
                 cpu(),
-                relay=False,
-                core=False,
-                plot=("fan-out by shards", n),
-                cores=n,
-                setups=(ALL_CORES,),
-            )
-        )
+                needs_gib=1.6,
+            ),
+        ]
     return out
 
 
@@ -155,19 +160,18 @@ def _subscriptions() -> list[Scenario]:
     out = []
     for n in (1_000, 10_000, 100_000, 1_000_000, 10_000_000):
         main = n == 1_000_000
-        label = "random subjects, CPU per message"
         out.append(
             _stream(
                 f"subscriptions-{_count(n).replace(' ', '').lower()}",
-                f"{_count(n)} literal subscriptions",
+                f"random subjects over {_count(n)}",
                 f"--shape share --subjects {n} --choice random --subscribers 10 --count-subscriptions",
                 *subscribing(memory_at_most=100.0 if main else None),
-                cpu(WIDE, label=label) if main else cpu(label=label),
+                cpu(WIDE) if main else cpu(),
                 relay=False,
                 core=main,
                 sized=False,
                 plot=("random subjects by subscriptions", n),
-                needs_gib=1.2 * n / 1e6,
+                needs_gib=1.4 * n / 1e6,
                 setups=(ALL_CORES, ONE_CORE) if main else (ALL_CORES,),
             )
         )
@@ -212,11 +216,11 @@ def _cluster() -> list[Scenario]:
         ),
         _stream(
             "cluster-subscriptions-1m",
-            "cluster, interest in 1 M subjects",
+            "cluster, random subjects over 1 M",
             "--shape share --subjects 1000000 --choice random --subscribers 10 --count-subscriptions",
             Metric("propagate", "until the other server knows", ("subscriptions", "milliseconds"), "ms", CLUSTER, small),
             *subscribing(memory_goal=(2.0, 2.0), group=CLUSTER),
-            cpu(CLUSTER, label="random subjects, CPU per message"),
+            cpu(CLUSTER),
             relay=False,
             core=False,
             sized=False,

@@ -146,11 +146,11 @@ class Server:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(timeout=60)  # freeing a million subscriptions takes its time
+                self._process.wait(timeout=180)  # freeing ten million subscriptions takes its time
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-                self.crash = "did not end within 60 s of SIGTERM"
+                self.crash = "did not end within 180 s of SIGTERM"
         code = self._process.returncode if self._process else 0
         if code < 0 and code != -signal.SIGTERM and not self.crash:
             self.crash = f"ended by {signal.Signals(-code).name}"

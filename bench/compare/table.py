@@ -28,7 +28,7 @@ def number(value: Optional[float], unit: str = "") -> str:
 def per_second(value: Optional[float]) -> str:
     if not value:
         return "–"
-    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k"
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k" if value >= 1e3 else f"{value:.0f}"
 
 
 def rate(ns: Optional[float]) -> str:
