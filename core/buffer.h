@@ -31,6 +31,7 @@ struct SharedBytes {
   const char* data;     // behind this header, or inside `origin`'s block
   SharedBytes* origin;  // null: we own the bytes; else the block on shard `home` that does
   uint32_t home;        // the shard whose pool made the bytes
+  uint32_t block = 0;   // it is a block of this capacity, to be used again
 };
 
 // Receives references that must travel home; implemented by the shard.
@@ -46,12 +47,14 @@ class BufferPool {
  public:
   static constexpr uint32_t kSmallChunk = 4096 - sizeof(Chunk);
   static constexpr uint32_t kLargeChunk = 65536 - sizeof(Chunk);
+  static constexpr uint32_t kBlock = 24576 - sizeof(SharedBytes);
   static constexpr size_t kFreeBytes = 8u << 20;
 
   BufferPool(uint32_t shard, ReleaseSink* sink) : shard_(shard), sink_(sink) {}
   ~BufferPool() {
     for (Chunk* chunk : free_small_) std::free(chunk);
     for (Chunk* chunk : free_large_) std::free(chunk);
+    for (SharedBytes* block : free_blocks_) std::free(block);
   }
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
@@ -91,7 +94,21 @@ class BufferPool {
     if (shared == nullptr) throw std::bad_alloc();
     char* data = reinterpret_cast<char*>(shared + 1);
     std::memcpy(data, bytes.data(), bytes.size());
-    *shared = {1, static_cast<uint32_t>(bytes.size()), data, nullptr, shard_};
+    *shared = {1, static_cast<uint32_t>(bytes.size()), data, nullptr, shard_, 0};
+    return shared;
+  }
+
+  // Room for kBlock bytes, with one reference; whoever fills it sets `size` before others get to see it.
+  SharedBytes* take_block() {
+    SharedBytes* shared;
+    if (!free_blocks_.empty()) {
+      shared = free_blocks_.back();
+      free_blocks_.pop_back();
+    } else {
+      shared = static_cast<SharedBytes*>(std::malloc(sizeof(SharedBytes) + kBlock));
+      if (shared == nullptr) throw std::bad_alloc();
+    }
+    *shared = {1, kBlock, reinterpret_cast<char*>(shared + 1), nullptr, shard_, kBlock};
     return shared;
   }
 
@@ -99,14 +116,18 @@ class BufferPool {
   SharedBytes* wrap(SharedBytes* origin, uint32_t home) {
     auto* shared = static_cast<SharedBytes*>(std::malloc(sizeof(SharedBytes)));
     if (shared == nullptr) throw std::bad_alloc();
-    *shared = {1, origin->size, origin->data, origin, home};
+    *shared = {1, origin->size, origin->data, origin, home, 0};
     return shared;
   }
 
   void drop(SharedBytes* shared) {
     if (--shared->refs != 0) return;
     if (shared->origin != nullptr) sink_->release_to(shared->home, shared->origin);
-    std::free(shared);
+    if (shared->block != 0 && free_blocks_.size() * kBlock < kFreeBytes) {
+      free_blocks_.push_back(shared);
+    } else {
+      std::free(shared);
+    }
   }
 
   size_t bytes_in_use() const { return bytes_in_use_; }
@@ -115,6 +136,7 @@ class BufferPool {
   uint32_t shard_;
   ReleaseSink* sink_;
   std::vector<Chunk*> free_small_, free_large_;
+  std::vector<SharedBytes*> free_blocks_;
   size_t bytes_in_use_ = 0;
 };
 

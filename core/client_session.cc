@@ -30,6 +30,17 @@ bool is_reserved_reply(std::string_view reply) {
          (reply.starts_with(kGatewayReply) && reply.size() > kGatewayReply.size());
 }
 
+// The operation lies in the same buffer as what follows it.
+bool whole(const Operation& operation, std::string_view in) {
+  return operation.payload.data() + operation.payload.size() + 2 == in.data();
+}
+
+// The next message is on the same subject, as far as can be seen at a glance.
+bool continues(const Operation& operation, std::string_view in) {
+  const size_t size = operation.subject.size();
+  return in.size() > 4 + size && in[4 + size] == ' ' && same_bytes(in.data() + 4, operation.subject.data(), size);
+}
+
 // Go's encoding/json finds fields without regard to case.
 bool same_key(std::string_view key, std::string_view lower) {
   return key.size() == lower.size() && std::equal(key.begin(), key.end(), lower.begin(), [](char a, char b) {
@@ -124,10 +135,27 @@ void ClientSession::feed(std::string_view in) {
     backlog_.append(in);
     return;
   }
+  think(in);
+  shard.current_run().close();
+}
+
+void ClientSession::think(std::string_view in) {
   ParserLimits limits = this->limits();
   Operation operation;
+  Run& run = shard.current_run();
   for (;;) {
+    bool was_run = false;
+    if (run.is_open()) run.take_alike(in);
     const ParseStatus status = parser_.next(in, limits, operation);
+    if (run.is_open()) {
+      if (status == ParseStatus::kOperation && operation.kind == Operation::Kind::kPub && whole(operation, in) &&
+          run.add(operation)) {
+        continue;
+      }
+      run.close();
+      if (closing()) return;
+      was_run = true;
+    }
     if (status != ParseStatus::kOperation) {
       if (status == ParseStatus::kMore) return;
       if (status == ParseStatus::kNotConnected && shard.server().auth.has_no_auth_user()) {
@@ -147,6 +175,10 @@ void ClientSession::feed(std::string_view in) {
       case Operation::Kind::kPub:
       case Operation::Kind::kHpub:
         last_in_ns_ = last_activity_ns_;
+        if ((was_run || continues(operation, in)) && may_run(operation) && whole(operation, in) &&
+            run.open(this, *account, operation)) {
+          continue;
+        }
         on_pub(operation);
         break;
       case Operation::Kind::kSub:
@@ -379,6 +411,13 @@ const std::string& ClientSession::user() const {
 }
 
 // ---------------------------------------------------------------------------------------------------- messages
+
+// Nothing is to be asked or answered for this message that a run does not know of.
+bool ClientSession::may_run(const Operation& operation) const {
+  const char first = operation.subject.empty() ? '$' : operation.subject.front();
+  return operation.kind == Operation::Kind::kPub && !pedantic_ && !verbose_ && permissions == nullptr &&
+         account->mappings == nullptr && !shard.tracing() && first != '$' && first != '_';
+}
 
 void ClientSession::on_pub(const Operation& operation) {
   std::string_view subject = operation.subject;

@@ -52,6 +52,8 @@ class ClientSession final : public Session {
 
   void on_connect(std::string_view json);
   void on_authenticated(Identity identity);
+  void think(std::string_view in);
+  bool may_run(const Operation& operation) const;
   void on_pub(const Operation& operation);
   void on_sub(const Operation& operation);
   void on_unsub(const Operation& operation);

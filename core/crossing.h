@@ -27,6 +27,7 @@ enum class CrossingType : uint8_t {
   kDelivery,        // delivery ring, as are the following
   kRelease,
   kNobody,
+  kFrames,
   kHeap,
 };
 
@@ -99,6 +100,16 @@ struct NobodyRecord {
   uint64_t asker;
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + reply_size; }
+};
+
+// Messages of one publisher on one subject, for the target shard's own plain subscriptions: whole PUB frames without a
+// reply follow as they were received (run.h).
+struct FramesRecord {
+  CrossingType type = CrossingType::kFrames;
+  uint32_t account;
+  uint32_t bytes;
+
+  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + bytes; }
 };
 
 struct HeapRecord {

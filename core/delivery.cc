@@ -505,6 +505,35 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
   finish(account);
 }
 
+void Delivery::on_frames(const char* bytes) {
+  FramesRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  std::string_view in(bytes + sizeof(record), record.bytes);
+  Account& account = shard_.account(record.account);
+  const ParserLimits limits{.max_control_line = UINT32_MAX - 1, .max_payload = -1};
+  Run& run = shard_.current_run();
+  Parser parser;
+  Operation operation;
+  while (!in.empty()) {
+    if (run.is_open()) run.take_alike(in);
+    if (parser.next(in, limits, operation) != ParseStatus::kOperation) break;
+    if (run.is_open()) {
+      if (run.add(operation)) continue;
+      run.close();
+    }
+    if (run.open(nullptr, account, operation)) continue;
+    Message message;
+    message.subject = operation.subject;
+    message.payload = operation.payload;
+    plain_encoding_.ready = header_encoding_.ready = false;
+    const Match match = account.sublist.match(message.subject);
+    fan_out_ = match.plain.size();
+    for (Subscription* sub : match.plain) deliver_to(*sub, message, account);
+    finish(account);
+  }
+  run.close();
+}
+
 void Delivery::tell_nobody(uint32_t target, uint64_t asker, const Message& message) {
   NobodyRecord record;
   record.subject_size = static_cast<uint32_t>(message.subject.size());

@@ -59,6 +59,12 @@ class Delivery {
   // A record of type kDelivery from shard `from`.
   void on_record(uint32_t from, const char* bytes);
 
+  // A record of type kFrames.
+  void on_frames(const char* bytes);
+
+  // `session` has more pending than it may.
+  void slow_consumer(Session& session, Account& account);
+
   uint64_t repicks() const { return repicks_; }
   uint64_t vanished() const { return vanished_; }
   const Traffic& peer_traffic() const { return peer_traffic_; }  // `out` to routes, gateways and leafnodes
@@ -101,7 +107,6 @@ class Delivery {
   const Encoding& encoding(const Message& message, bool with_headers);
   void count_out(Account& account);
   void finish(Account& account);
-  void slow_consumer(Session& session, Account& account);
   bool reached_limit(Subscription& sub);
 
   Shard& shard_;

@@ -32,9 +32,14 @@ class Outbox {
 
   // Room for `size` contiguous bytes (size <= BufferPool::kLargeChunk); commit() says how many of them were written.
   char* reserve(size_t size) {
-    if (tail_ == nullptr || tail_->capacity - tail_->used < size) grow(size);
+    if (tail_ == nullptr || tail_->capacity - tail_->used < size) {
+      grow(size);
+    } else if (behind_shared_) {
+      go_on();
+    }
     return tail_->data + tail_->used;
   }
+  size_t space() const { return tail_->capacity - tail_->used; }  // after reserve(): how much there really is
   void commit(size_t size) {
     tail_->used += static_cast<uint32_t>(size);
     segments_.back().size += static_cast<uint32_t>(size);
@@ -43,8 +48,11 @@ class Outbox {
 
   void append(std::string_view bytes) {
     while (!bytes.empty()) {
-      if (tail_ == nullptr || tail_->used == tail_->capacity)
+      if (tail_ == nullptr || tail_->used == tail_->capacity) {
         grow(std::min<size_t>(bytes.size(), BufferPool::kLargeChunk));
+      } else if (behind_shared_) {
+        go_on();
+      }
       const size_t n = std::min<size_t>(bytes.size(), tail_->capacity - tail_->used);
       std::memcpy(tail_->data + tail_->used, bytes.data(), n);
       commit(n);
@@ -59,7 +67,7 @@ class Outbox {
     ++shared->refs;
     segments_.push_back({shared->data + offset, size, nullptr, shared});
     pending_ += size;
-    tail_ = nullptr;  // what comes next needs a segment behind this one
+    behind_shared_ = tail_ != nullptr;
   }
 
   // Fills `iov` with the front of what is pending, at most `max_bytes`; returns how many entries.
@@ -111,24 +119,37 @@ class Outbox {
     head_ = 0;
     pending_ = 0;
     tail_ = nullptr;
+    behind_shared_ = false;
   }
 
  private:
   struct Segment {
     const char* data;
     uint32_t size;
-    Chunk* chunk;         // owned, or null
+    Chunk* chunk;         // owned by the last segment in it, else null
     SharedBytes* shared;  // one reference, or null
   };
 
   void release_front() {
     Segment& front = segments_[head_++];
     if (front.chunk != nullptr) {
-      if (front.chunk == tail_) tail_ = nullptr;
+      if (front.chunk == tail_) tail_ = nullptr, behind_shared_ = false;
       pool_->give(front.chunk);
-    } else {
+    } else if (front.shared != nullptr) {
       pool_->drop(front.shared);
     }
+  }
+
+  // The chunk goes on behind shared bytes: a segment of its own, which is now the one that owns the chunk. (A chunk for
+  // each line between two large payloads would cost a slow consumer's memory a hundred times over.)
+  void go_on() {
+    for (size_t i = segments_.size(); i-- > head_;) {
+      if (segments_[i].chunk != tail_) continue;
+      segments_[i].chunk = nullptr;
+      break;
+    }
+    segments_.push_back({tail_->data + tail_->used, 0, tail_, nullptr});
+    behind_shared_ = false;
   }
 
   // A session that already has a chunk's worth waiting is streaming: give it large chunks, so that one send takes much.
@@ -137,13 +158,15 @@ class Outbox {
         pool_->take(static_cast<uint32_t>(pending_ == 0 ? size : std::max<size_t>(size, BufferPool::kSmallChunk + 1)));
     segments_.push_back({chunk->data, 0, chunk, nullptr});
     tail_ = chunk;
+    behind_shared_ = false;
   }
 
   BufferPool* pool_;
   std::vector<Segment> segments_;
   size_t head_ = 0;
   size_t pending_ = 0;
-  Chunk* tail_ = nullptr;  // chunk of the last segment, if that is where bytes may be appended
+  Chunk* tail_ = nullptr;       // where bytes may be appended: the chunk filled last
+  bool behind_shared_ = false;  // ... but its segment is not the last one any more
 };
 
 }  // namespace peregrine::core

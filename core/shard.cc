@@ -41,7 +41,8 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
       pool_(index, this),
       timers_(now_ns),
       sid_hash_(server.hash_key.k0, server.hash_key.k1, index + 1),
-      delivery_(*this) {
+      delivery_(*this),
+      run_(*this) {
   accounts_.push_back(
       std::make_unique<Account>(std::string(kGlobalAccountName), kGlobalAccount, server.hash_key, index));
   if (const auto& mappings = server.options.mappings; !mappings.empty()) {
@@ -52,6 +53,7 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
     if (peer == index) continue;
     peers_[peer].out = &rings->at(index, peer);
     peers_[peer].in = &rings->at(peer, index);
+    largest_record_ = peers_[peer].out->delivery.max_record();
   }
 }
 
@@ -161,6 +163,9 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
   switch (static_cast<CrossingType>(bytes[0])) {
     case CrossingType::kDelivery:
       delivery_.on_record(from, bytes);
+      break;
+    case CrossingType::kFrames:
+      delivery_.on_frames(bytes);
       break;
     case CrossingType::kRelease: {
       ReleaseRecord record;

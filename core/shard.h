@@ -35,6 +35,7 @@
 #include "core/mailbox.h"
 #include "core/random.h"
 #include "core/ring.h"
+#include "core/run.h"
 #include "core/server.h"
 #include "core/session.h"
 #include "core/snapshot.h"
@@ -115,6 +116,7 @@ class Shard final : public ReleaseSink {
   TimerWheel& timers() { return timers_; }
   const KeyedHash& sid_hash() const { return sid_hash_; }
   Delivery& delivery() { return delivery_; }
+  Run& current_run() { return run_; }
   Account& account(uint32_t number) {
     if (number >= accounts_.size()) [[unlikely]]
       make_accounts(number);
@@ -158,6 +160,8 @@ class Shard final : public ReleaseSink {
   void set_subscription_limit(Subscription& sub, uint64_t max);
   uint64_t subscription_limit(const Subscription& sub) const;
 
+  // Larger ones go by the heap, which the ring's bound does not bound.
+  uint32_t largest_record() const { return largest_record_; }
   // Room for a record of `size` bytes to `target`'s delivery ring (or its overflow list; then `cause` is held).
   char* begin_delivery(uint32_t target, uint32_t size, Session* cause);
   void end_delivery(uint32_t target);
@@ -233,6 +237,7 @@ class Shard final : public ReleaseSink {
   TimerWheel timers_;
   KeyedHash sid_hash_;
   Delivery delivery_;
+  Run run_;
   bool tracing_ = false;
 
   std::vector<std::unique_ptr<Account>> accounts_;
@@ -255,6 +260,7 @@ class Shard final : public ReleaseSink {
   std::vector<Session*> ring_held_;
 
   std::vector<Peer> peers_;  // by shard number; our own entry is empty
+  uint32_t largest_record_ = 0;
   bool interest_stuck_ = false;
   bool delivery_stuck_ = false;
   uint32_t first_peer_ = 0;  // where the next drain begins

@@ -212,7 +212,7 @@ bool order_is_kept(bool rule) {
     }
   };
   for (int burst = 0; burst < 20; ++burst) {
-    publish(30);  // more than the ring holds: the rest overflows
+    publish(120);  // more than the ring holds: the rest overflows
     machine.turn(0);
     machine.turn(1);  // makes room, while records wait in the overflow list
     publish(3);
