@@ -416,7 +416,8 @@ const std::string& ClientSession::user() const {
 bool ClientSession::may_run(const Operation& operation) const {
   const char first = operation.subject.empty() ? '$' : operation.subject.front();
   return operation.kind == Operation::Kind::kPub && !pedantic_ && !verbose_ && permissions == nullptr &&
-         account->mappings == nullptr && !shard.tracing() && first != '$' && first != '_';
+         account->mappings == nullptr && gateway_replies_ == nullptr && !shard.tracing() && first != '$' &&
+         first != '_';
 }
 
 void ClientSession::on_pub(const Operation& operation) {

@@ -132,6 +132,7 @@ void Shard::on_interest(uint32_t from, const char* bytes) {
     sublist.set_remote_queue(from, subject, queue, record.weight);
   }
   account.changed(record.side);
+  if (record.interested) account.note_new_interest(record.side, now_ns_);
   tell_listeners(account, record.side, subject, queue);
 }
 
@@ -632,6 +633,7 @@ void Shard::remove_subscription(Subscription& sub) {
 void Shard::interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
                              std::string_view subject, std::string_view queue, Session& cause) {
   account.changed(side);
+  if (interested) account.note_new_interest(side, now_ns_);
   if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
     InterestRecord record{.interested = interested,
                           .side = side,
