@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import contenders, html, machine, model
+from . import budget, contenders, html, machine, model
 from .goals import judge
 from .measure import Cell, Row, Setup, run_all, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
@@ -44,6 +44,12 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--runs", type=int, help="runs per scenario and server; medians are reported (2; --full: 3)")
     p.add_argument("--size", type=int, metavar="BYTES", help="payload size, in scenarios that are not about sizes")
     p.add_argument(
+        "--connections",
+        type=int,
+        metavar="N",
+        help="so many subscribers, publishers, requesters, pairs or idle connections, in scenarios that have several",
+    )
+    p.add_argument(
         "--one-core",
         action="store_true",
         help="only the one-core columns: servers on one core (--shards 1, GOMAXPROCS=1), the generator on the others",
@@ -76,6 +82,11 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--html", metavar="FILE", help="write a report with plots there (one file, opens anywhere)")
     p.add_argument(
         "--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json"
+    )
+    p.add_argument(
+        "--budget",
+        action="store_true",
+        help="instead of measuring time: instructions per message at each stop of the walk, under callgrind",
     )
     p.add_argument(
         "--model",
@@ -129,6 +140,9 @@ def heading(document: dict[str, Any]) -> str:
         ", ".join(filter(None, [cpu, m["caches"], f"{m['memory_gib']} GiB", f"Linux {m['kernel']}", m["governor"]])),
         f"{how['runs']} run{'s' if how['runs'] > 1 else ''} of {how['duration_s']:g} s each, medians; {m['time']}",
     ]
+    for option, unit in (("size", "bytes of payload"), ("connections", "connections")):
+        if how.get(option) is not None:
+            lines.append(f"asked for: {how[option]} {unit}, where a scenario is not about that")
     for setup in (ALL_CORES, ONE_CORE):
         here = [c for c in document["contenders"] if c["setup"] == setup and not c["url"]]
         if not here:
@@ -154,6 +168,9 @@ def main() -> int:
     if a.list:
         list_scenarios()
         return 0
+    if a.budget:
+        print(budget.text(a.peregrine, a.load, [s.name for s in select(a.scenario, False)] if a.scenario else []))
+        return 0
     if a.from_json:
         return report(json.loads(Path(a.from_json).read_text()), a)
     scenarios, notes = affordable(
@@ -169,13 +186,19 @@ def main() -> int:
         )
     document: dict[str, Any] = {
         "machine": machine.facts(),
-        "setup": {"runs": a.runs, "duration_s": a.duration, "warmup_s": a.warmup, "size": a.size},
+        "setup": {
+            "runs": a.runs,
+            "duration_s": a.duration,
+            "warmup_s": a.warmup,
+            "size": a.size,
+            "connections": a.connections,
+        },
         "contenders": [contenders.as_dict(c) for c in who],
         "says": {},
     }
     print(heading(document) + "\n", file=sys.stderr)
     idle_load = machine.others_load()
-    rows = run_all(Setup(Path(a.load), a.duration, a.warmup, a.runs, a.size, a.max_time), scenarios, who)
+    rows = run_all(Setup(Path(a.load), a.duration, a.warmup, a.runs, a.size, a.connections, a.max_time), scenarios, who)
     document["warnings"] = notes + warnings_of(rows, idle_load)
     for row in rows:
         for name, cell in row.cells.items():

@@ -120,7 +120,11 @@ def summary(verdicts: list[Verdict]) -> list[Line]:
 
     for v in verdicts:
         if v.passed is not None:
-            how = f"{v.ratio:.1f}×" if v.ratio and v.goal.startswith("≥") else f"{v.value:.3g} {v.unit}"
+            how = (
+                f"{v.ratio:.1f}×"
+                if v.ratio and v.goal.startswith("≥")
+                else f"{v.value:.0f} {v.unit}" if (v.value or 0) >= 10 else f"{v.value:.2g} {v.unit}"
+            )
             what = v.title + ("" if v.metric.startswith("CPU per") else f", {v.metric}")
             line(v.group, v).add(v.passed, f"{what} {how} ({v.goal})")
         if v.floor_passed is not None and v.over_floor:

@@ -118,6 +118,7 @@ class Page:
 
     def goals(self) -> str:
         lines = summary([v for v in self._verdicts if v.first])
+        lines.sort(key=lambda line: line.setup)
         rows = []
         for line in lines:
             css = "pass" if line.met == line.total else "miss"
@@ -255,12 +256,12 @@ class Page:
             + self._family("pairs by shards", "Cost by shard, 16 pairs", "less is better", ("shards (GOMAXPROCS)", cost), shards, self._cpu, ns_text)
             + self._family("fan-out by shards", "Scaling by shard, 1→100", "by the clock, more is better", ("shards (GOMAXPROCS)", by_clock), shards, self._wall)
             + self._family("churn by shards", "Cost of SUB/UNSUB by shard", "less is better", ("shards (GOMAXPROCS)", "CPU each"), shards, self._cpu, ns_text)
-            + self._family("subscriptions by shards", "Memory of a subscription by shard", "less is better", ("shards (GOMAXPROCS)", "memory each"), shards, self._of("memory"), bytes_text)
+            + self._family("subscriptions by shards", "Memory of a subscription by shard", "less is better", ("shards (GOMAXPROCS)", "memory each"), shards, self._of("memory"), lambda v: short(v) + "B")
             + self._family("pairs by connections", "Throughput by busy connections", "by the clock, more is better", ("connections", by_clock), short, self._wall)
             + self._family("pairs by connections", "Cost by busy connections", "less is better", ("connections", cost), short, self._cpu, ns_text, True)
             + self._family("random subjects by subscriptions", "Cost by subscriptions", "random subjects, less is better", ("literal subscriptions", cost), short, self._cpu, ns_text, True)
             + self._family("random subjects by subscriptions", "Cost of subscribing", "less is better", ("literal subscriptions", "CPU each"), short, self._of("subscribe"), ns_text, True)
-            + self._family("random subjects by subscriptions", "Memory by subscriptions", "less is better", ("literal subscriptions", "memory each"), short, self._of("memory"), bytes_text)
+            + self._family("random subjects by subscriptions", "Memory by subscriptions", "less is better", ("literal subscriptions", "memory each"), short, self._of("memory"), lambda v: short(v) + "B")
         )  # fmt: skip
 
     def latencies(self) -> str:
@@ -336,7 +337,10 @@ def page(document: dict[str, Any], rows: list[Row], who: list[Contender], verdic
     report = Page(rows, who, verdicts)
     warnings = "".join(f"<li>{escape(w)}</li>" for w in document["warnings"])
     failures = "".join(
-        f"<li>{escape(r.scenario.name)}, {escape(n)}: {escape(e)}</li>" for r in rows for n, c in r.cells.items() for e in c.errors
+        f"<li>{escape(r.scenario.name)}, {escape(n)}: {escape(e)}</li>"
+        for r in rows
+        for n, c in r.cells.items()
+        for e in c.errors
     )
     sections = [
         ("Goals", "", report.goals()),

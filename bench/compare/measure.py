@@ -26,6 +26,7 @@ class Setup:
     warmup_s: float
     runs: int
     size: Optional[int]
+    connections: Optional[int]
     timeout_s: float
 
 
@@ -141,7 +142,7 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
             command += ["--server-pid", str(pid)]
         if contender.load_cores:
             command += ["--cores", ",".join(map(str, contender.load_cores))]
-        command += scenario.load_args(setup.size, separate)
+        command += scenario.load_args(setup.size, setup.connections, separate)
         done = subprocess.run(command, capture_output=True, text=True, timeout=setup.timeout_s)
     try:
         result = json.loads(done.stdout)

@@ -102,7 +102,9 @@ def text(rows: list[Row], who: list[Contender]) -> str:
         for size in costs.whole:
             found = limits(costs, cores, size)
             first = min(found, key=lambda k: found[k])
-            table.add([f"{cores} cores, {size} B", *(per_second(found[k]) for k in ("CPU", "network", "memory bus")), first])
+            table.add(
+                [f"{cores} cores, {size} B", *(per_second(found[k]) for k in ("CPU", "network", "memory bus")), first]
+            )
     blocks = ["\n".join(inputs), table.text()]
     if costs.fan_out:
         fan = Table(["1→100, 16 B, deliveries per second", "CPU", "100 GbE", "first bottleneck"])
@@ -111,7 +113,9 @@ def text(rows: list[Row], who: list[Contender]) -> str:
             net = NIC_BYTES_PER_S * WIRE_SHARE / (16 + MSG_LINE)
             fan.add([f"{cores} cores", per_second(cpu), per_second(net), "CPU" if cpu < net else "network"])
         blocks.append(fan.text())
-    interest = Table(["interest", "SUB/UNSUB per second, all shards", "memory of 1 M subscriptions", "memory of the rings"])
+    interest = Table(
+        ["interest", "SUB/UNSUB per second, all shards", "memory of 1 M subscriptions", "memory of the rings"]
+    )
     for cores in CORES:
         told, each = costs.churn_told, costs.churn
         total = None if told is None or each is None else cores * 1e9 / (each + (cores - 1) * told)

@@ -41,8 +41,15 @@ class Scenario:
     needs_gib: float = 0.0  # memory of generator and server together
     setups: tuple[str, ...] = (ALL_CORES, ONE_CORE)
 
-    def load_args(self, size: Optional[int], spin: bool) -> list[str]:
+    def load_args(self, size: Optional[int], connections: Optional[int], spin: bool) -> list[str]:
         args = list(self.args)
+        if connections is not None:
+            # The many of this kind of work: subscribers of a fan-out, publishers of a fan-in, both of pairs.
+            counts = ("--publishers", "--subscribers", "--requesters", "--connections")
+            many = max((int(args[i + 1]) for i, a in enumerate(args) if a in counts), default=1)
+            for i, a in enumerate(args):
+                if a in (*counts, "--subjects") and many > 1 and int(args[i + 1]) == many:
+                    args[i + 1] = str(connections)
         if size is not None and self.sized:
             if "--size" in args:
                 at = args.index("--size")
@@ -120,40 +127,43 @@ def _busy_connections() -> list[Scenario]:
 
 def _shards() -> list[Scenario]:
     """Each on 1, 2 and 4 shards: what is gained, and what crossing over and telling the others of interest costs."""
-    out = []
-    for n in (1, 2, 4):
-        on = f"on {n} shard{'s' if n > 1 else ''}"
-
-        def row(name: str, title: str, family: str, args: str, *metrics: Metric, **more: Any) -> Scenario:
-            return Scenario(
-                f"shards-{name}-{n}",
-                f"{title} {on}",
-                tuple(args.split()),
-                metrics or (cpu(),),
-                relay=False,
-                core=False,
-                sized=False,
-                plot=(f"{family} by shards", n),
-                cores=n,
-                setups=(ALL_CORES,),
-                **more,
-            )
-
-        out += [
-            row("pairs", "16 pairs", "pairs", "stream --shape pairs --publishers 16 --subscribers 16 --subjects 16"),
-            row("fan", "fan-out 1→100", "fan-out", "stream --subscribers 100"),
-            row("churn", "SUB/UNSUB churn", "churn", "churn"),
-            row(
-                "subscriptions",
-                "random subjects over 1 M",
-                "subscriptions",
-                "stream --shape share --subjects 1000000 --choice random --subscribers 10 --count-subscriptions",
-                *subscribing(),
-                cpu(),
-                needs_gib=1.6,
-            ),
-        ]
-    return out
+    kinds: list[tuple[str, str, str, str, tuple[Metric, ...], float]] = [
+        (
+            "pairs",
+            "16 pairs",
+            "pairs",
+            "stream --shape pairs --publishers 16 --subscribers 16 --subjects 16",
+            (cpu(),),
+            0.0,
+        ),
+        ("fan", "fan-out 1→100", "fan-out", "stream --subscribers 100", (cpu(),), 0.0),
+        ("churn", "SUB/UNSUB churn", "churn", "churn", (cpu(),), 0.0),
+        (
+            "subscriptions",
+            "random subjects over 1 M",
+            "subscriptions",
+            "stream --shape share --subjects 1000000 --choice random --subscribers 10 --count-subscriptions",
+            (*subscribing(), cpu()),
+            1.6,
+        ),
+    ]
+    return [
+        Scenario(
+            f"shards-{name}-{n}",
+            f"{title} on {n} shard{'s' if n > 1 else ''}",
+            tuple(args.split()),
+            metrics,
+            relay=False,
+            core=False,
+            sized=False,
+            plot=(f"{family} by shards", n),
+            cores=n,
+            needs_gib=gib,
+            setups=(ALL_CORES,),
+        )
+        for name, title, family, args, metrics, gib in kinds
+        for n in (1, 2, 4)
+    ]
 
 
 def _subscriptions() -> list[Scenario]:
@@ -218,7 +228,9 @@ def _cluster() -> list[Scenario]:
             "cluster-subscriptions-1m",
             "cluster, random subjects over 1 M",
             "--shape share --subjects 1000000 --choice random --subscribers 10 --count-subscriptions",
-            Metric("propagate", "until the other server knows", ("subscriptions", "milliseconds"), "ms", CLUSTER, small),
+            Metric(
+                "propagate", "until the other server knows", ("subscriptions", "milliseconds"), "ms", CLUSTER, small
+            ),
             *subscribing(memory_goal=(2.0, 2.0), group=CLUSTER),
             cpu(CLUSTER),
             relay=False,
