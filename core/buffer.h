@@ -45,13 +45,16 @@ class ReleaseSink {
 
 class BufferPool {
  public:
+  static constexpr uint32_t kTinyChunk = 512 - sizeof(Chunk);
   static constexpr uint32_t kSmallChunk = 4096 - sizeof(Chunk);
   static constexpr uint32_t kLargeChunk = 65536 - sizeof(Chunk);
   static constexpr uint32_t kBlock = 24576 - sizeof(SharedBytes);
   static constexpr size_t kFreeBytes = 8u << 20;
+  static constexpr size_t kFreeTinyBytes = 1u << 20;
 
   BufferPool(uint32_t shard, ReleaseSink* sink) : shard_(shard), sink_(sink) {}
   ~BufferPool() {
+    for (Chunk* chunk : free_tiny_) std::free(chunk);
     for (Chunk* chunk : free_small_) std::free(chunk);
     for (Chunk* chunk : free_large_) std::free(chunk);
     for (SharedBytes* block : free_blocks_) std::free(block);
@@ -59,29 +62,19 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // The chunk freed last comes first: its lines are the ones still in the cache.
   Chunk* take(uint32_t wanted) {
-    const bool small = wanted <= kSmallChunk;
-    auto& free = small ? free_small_ : free_large_;
-    Chunk* chunk;
-    if (!free.empty()) {
-      chunk = free.back();
-      free.pop_back();
-    } else {
-      const uint32_t capacity = small ? kSmallChunk : kLargeChunk;
-      chunk = static_cast<Chunk*>(std::malloc(sizeof(Chunk) + capacity));
-      if (chunk == nullptr) throw std::bad_alloc();
-      chunk->capacity = capacity;
-    }
-    chunk->used = 0;
-    bytes_in_use_ += chunk->capacity;
-    return chunk;
+    return wanted <= kSmallChunk ? take_from(free_small_, kSmallChunk) : take_from(free_large_, kLargeChunk);
   }
+  // For a line of our own to a connection that may never get more: thousands of them come at once when thousands
+  // connect at once.
+  Chunk* take_tiny() { return take_from(free_tiny_, kTinyChunk); }
 
   void give(Chunk* chunk) {
     bytes_in_use_ -= chunk->capacity;
-    auto& free = chunk->capacity == kSmallChunk ? free_small_ : free_large_;
-    if (free.size() * chunk->capacity >= kFreeBytes) {
+    auto& free = chunk->capacity == kSmallChunk  ? free_small_
+                 : chunk->capacity == kTinyChunk ? free_tiny_
+                                                 : free_large_;
+    if (free.size() * chunk->capacity >= (chunk->capacity == kTinyChunk ? kFreeTinyBytes : kFreeBytes)) {
       std::free(chunk);
     } else {
       free.push_back(chunk);
@@ -133,9 +126,25 @@ class BufferPool {
   size_t bytes_in_use() const { return bytes_in_use_; }
 
  private:
+  // The chunk freed last comes first: its lines are the ones still in the cache.
+  Chunk* take_from(std::vector<Chunk*>& free, uint32_t capacity) {
+    Chunk* chunk;
+    if (!free.empty()) {
+      chunk = free.back();
+      free.pop_back();
+    } else {
+      chunk = static_cast<Chunk*>(std::malloc(sizeof(Chunk) + capacity));
+      if (chunk == nullptr) throw std::bad_alloc();
+      chunk->capacity = capacity;
+    }
+    chunk->used = 0;
+    bytes_in_use_ += chunk->capacity;
+    return chunk;
+  }
+
   uint32_t shard_;
   ReleaseSink* sink_;
-  std::vector<Chunk*> free_small_, free_large_;
+  std::vector<Chunk*> free_tiny_, free_small_, free_large_;
   std::vector<SharedBytes*> free_blocks_;
   size_t bytes_in_use_ = 0;
 };

@@ -60,6 +60,12 @@ class Outbox {
     }
   }
 
+  // The same for a line of our own (INFO, PING, +OK): takes little memory when nothing else is pending.
+  void append_line(std::string_view bytes) {
+    if (tail_ == nullptr && pending_ == 0 && bytes.size() <= BufferPool::kTinyChunk) open(pool_->take_tiny());
+    append(bytes);
+  }
+
   // Appends `shared` from `offset` on, by reference; takes a reference of its own.
   void append_shared(SharedBytes* shared, uint32_t offset) {
     const uint32_t size = shared->size - offset;
@@ -154,8 +160,10 @@ class Outbox {
 
   // A session that already has a chunk's worth waiting is streaming: give it large chunks, so that one send takes much.
   void grow(size_t size) {
-    Chunk* chunk =
-        pool_->take(static_cast<uint32_t>(pending_ == 0 ? size : std::max<size_t>(size, BufferPool::kSmallChunk + 1)));
+    const bool streaming = pending_ > BufferPool::kTinyChunk;
+    open(pool_->take(static_cast<uint32_t>(streaming ? std::max<size_t>(size, BufferPool::kSmallChunk + 1) : size)));
+  }
+  void open(Chunk* chunk) {
     segments_.push_back({chunk->data, 0, chunk, nullptr});
     tail_ = chunk;
     behind_shared_ = false;

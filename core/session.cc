@@ -41,7 +41,7 @@ void Session::set_filter(std::unique_ptr<Filter> filter) {
 }
 
 void Session::send(std::string_view bytes) {
-  outbox.append(bytes);
+  outbox.append_line(bytes);
   shard.mark_dirty(*this);
 }
 

@@ -34,6 +34,19 @@ TEST(Outbox, EmptyOwnsNothing) {
   EXPECT_TRUE(outbox.empty());
 }
 
+TEST(Outbox, LinesOfOurOwnTakeLittle) {
+  Releases releases;
+  BufferPool pool(0, &releases);
+  Outbox outbox(&pool);
+  outbox.append_line(std::string(400, 'i'));
+  outbox.append_line("PING\r\n");
+  EXPECT_LE(pool.bytes_in_use(), 512u);
+  outbox.append(std::string(400, 'm'));  // a message behind it
+  EXPECT_LE(pool.bytes_in_use(), 512u + 4096u);
+  outbox.consume(outbox.pending());
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
+}
+
 TEST(Outbox, AgainstAString) {
   Releases releases;
   BufferPool pool(0, &releases);
@@ -44,7 +57,11 @@ TEST(Outbox, AgainstAString) {
     for (int step = 0; step < 3000; ++step) {
       const std::string text(1 + random.below(step % 50 == 0 ? 100'000 : 300),
                              static_cast<char>('a' + random.below(26)));
-      switch (random.below(4)) {
+      switch (random.below(5)) {
+        case 4:
+          outbox.append_line(text);
+          twin += text;
+          break;
         case 0:
           outbox.append(text);
           twin += text;
