@@ -46,13 +46,15 @@ class Account {
     if (which == Side::kClients || which == Side::kRoutes) last_interest_ns_ = now_ns;
   }
   // What the server has of exactly this subject and queue over `sides`: 0 or 1 for plain interest, the weight for a
-  // queue. `except` (a peer) does not count.
-  uint32_t interest(SideSet sides, std::string_view subject, std::string_view queue, const Session* except) {
+  // queue. `except` (a peer) does not count, nor do leafnodes of `except_origin` on this shard.
+  uint32_t interest(SideSet sides, std::string_view subject, std::string_view queue, const Session* except,
+                    OriginId except_origin = kNoOrigin) {
     uint64_t weight = 0;
     for (size_t n = 0; n < kSides; ++n) {
       const auto which = static_cast<Side>(n);
       if ((sides & live_sides_ & bit(which)) == 0) continue;
-      weight += side(which).interest(subject, queue, which == Side::kClients ? nullptr : except);
+      weight += which == Side::kClients ? side(which).interest(subject, queue, nullptr)
+                                        : side(which).interest(subject, queue, except, except_origin);
       if (weight != 0 && queue.empty()) return 1;
     }
     return static_cast<uint32_t>(weight < UINT32_MAX ? weight : UINT32_MAX);

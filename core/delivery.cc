@@ -448,6 +448,7 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
   at += record.reply_size;
   message.origin = {at, record.origin_size};
   at += record.origin_size;
+  if (!message.origin.empty()) message.origin_id = shard_.server().origin_id(message.origin);
   message.source = record.source;
   message.header_size = record.header_size;
   if (record.shared != nullptr) {

@@ -38,7 +38,8 @@ struct Message {
   std::span<const std::string_view> queues;
   // A subject that leads back through gateways: the sides it is restricted to. 0 = an ordinary message.
   SideSet only = 0;
-  std::string_view origin;  // the leafnode cluster it came from, if any
+  std::string_view origin;         // the leafnode cluster it came from, if any,
+  OriginId origin_id = kNoOrigin;  // and its id
 };
 
 // One peer that gets the message in hand, once, whatever the number of its subscriptions.

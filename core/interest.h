@@ -17,25 +17,29 @@
 
 namespace peregrine::core {
 
-enum class SessionKind : uint8_t { kClient, kRoute, kGateway, kLeaf };
+// A leafnode connection has two roles: a server that is the hub of it treats the other end as kLeaf; the other one, the
+// spoke, treats its end as kHub. Session::kind is kLeaf for both, since the role is known only after CONNECT; as the
+// source of a message they are two things.
+enum class SessionKind : uint8_t { kClient, kRoute, kGateway, kLeaf, kHub };
 
 enum class Side : uint8_t {
   kClients,      // clients of this server, and its own services
-  kLeafs,        // leafnodes connected to this server
+  kLeafs,        // leafnodes this server is the hub of
   kRoutes,       // other servers of the cluster, for their clients
   kRoutedLeafs,  // other servers of the cluster, for their leafnodes (LS+ with an origin cluster)
   kGateways,     // other clusters
   kReplies,      // the way back of mapped replies (gateway_reply.h): gateways and routes by their hashes
+  kHubs,         // hubs this server is a leafnode of
 };
-inline constexpr size_t kSides = 6;
-inline constexpr size_t kSessionKinds = 4;
+inline constexpr size_t kSides = 7;
+inline constexpr size_t kSessionKinds = 5;
 
 using SideSet = uint8_t;  // bit n = Side n
 constexpr SideSet bit(Side side) { return static_cast<SideSet>(1u << static_cast<unsigned>(side)); }
 inline constexpr SideSet kClientsOnly = bit(Side::kClients);
 inline constexpr SideSet kAllSides = ((1u << kSides) - 1) & ~bit(Side::kReplies);  // that ordinary messages reach
-// A mapped reply goes back and nowhere else, but for leafnodes that are on its way.
-inline constexpr SideSet kWayBack = bit(Side::kReplies) | bit(Side::kLeafs);
+// A mapped reply goes back and nowhere else, but for hubs that are on its way.
+inline constexpr SideSet kWayBack = bit(Side::kReplies) | bit(Side::kHubs);
 
 // Where a message from such a connection may go.
 constexpr SideSet reach(SessionKind from) {
@@ -44,14 +48,32 @@ constexpr SideSet reach(SessionKind from) {
       static_cast<SideSet>(bit(Side::kClients) | bit(Side::kLeafs)),
       static_cast<SideSet>(kAllSides & ~bit(Side::kGateways)),
       kAllSides,
+      // Each server of a cluster has its own connection to the hub.
+      static_cast<SideSet>(kAllSides & ~bit(Side::kRoutes) & ~bit(Side::kRoutedLeafs)),
   };
   return kReach[static_cast<size_t>(from)];
 }
 
+// Whose interest a peer of that kind is told. A hub is told what we and our own leafnodes want; a leafnode everything.
+constexpr SideSet told(SessionKind to) {
+  constexpr std::array<SideSet, kSessionKinds> kTold = {
+      0,
+      static_cast<SideSet>(bit(Side::kClients) | bit(Side::kLeafs)),
+      static_cast<SideSet>(bit(Side::kClients) | bit(Side::kLeafs) | bit(Side::kRoutes) | bit(Side::kRoutedLeafs)),
+      kAllSides,
+      static_cast<SideSet>(bit(Side::kClients) | bit(Side::kLeafs)),
+  };
+  return kTold[static_cast<size_t>(to)];
+}
+
+// Names a leafnode cluster in fewer bytes, as a keyed hash of 40 bits: what comes from it is never sent back to it.
+using OriginId = uint64_t;
+inline constexpr OriginId kNoOrigin = 0;
+
 // A queue group's message goes to a member of the first of these that has one; within it members count by weight.
 inline constexpr std::array<SideSet, 3> kQueueTiers = {
     static_cast<SideSet>(bit(Side::kClients) | bit(Side::kRoutes)),
-    static_cast<SideSet>(bit(Side::kLeafs) | bit(Side::kRoutedLeafs)),
+    static_cast<SideSet>(bit(Side::kLeafs) | bit(Side::kHubs) | bit(Side::kRoutedLeafs)),
     bit(Side::kGateways),
 };
 

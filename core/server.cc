@@ -14,7 +14,8 @@ Server::Server(config::Options options_in, ServerIdentity identity_in, HashKey k
       hash_key(key),
       auth(options),
       log(log_in),
-      workers(workers_in) {
+      workers(workers_in),
+      origin_hash_(key.k0, key.k1, 0x6f726967696e) {
   info_.host = options.host;
   info_.port = options.port;
   rebuild();

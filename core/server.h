@@ -18,6 +18,8 @@
 
 #include "config/options.h"
 #include "core/auth.h"
+#include "core/hash.h"
+#include "core/interest.h"
 #include "core/log.h"
 #include "core/sublist.h"
 
@@ -76,10 +78,18 @@ class Server {
   std::optional<uint32_t> account_number(std::string_view name);
   std::string account_name(uint32_t number) const;
 
+  // The same for the same name, on all shards; never kNoOrigin.
+  OriginId origin_id(std::string_view cluster) const {
+    const OriginId id = origin_hash_(cluster) >> 24;
+    return id == kNoOrigin ? 1 : id;
+  }
+
   std::vector<Shard*> shards;  // filled before any shard runs
 
  private:
   void rebuild();
+
+  const KeyedHash origin_hash_;
 
   mutable std::mutex info_mutex_;  // INFO is written at accept and on rare changes, never per message
   ServerInfo info_;

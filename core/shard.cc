@@ -587,23 +587,23 @@ Subscription* Shard::add_subscription(Session& session, std::string_view sid, st
 }
 
 Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
-                                       std::string_view queue, uint32_t weight) {
+                                       std::string_view queue, uint32_t weight, OriginId origin) {
   Sublist& sublist = account.side(side);
-  if (Subscription* known = sublist.find_of(session, subject, queue)) {
+  if (Subscription* known = sublist.find_of(session, subject, queue, origin)) {
     if (!queue.empty())
       interest_changed(account, side, sublist.set_weight(*known, weight), true, subject, queue, session);
     return known;
   }
   auto* sub = new (allocate_subscription())
-      Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight);
+      Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight, origin);
   session.remember(*sub);
   interest_changed(account, side, sublist.insert(*sub, subject, queue), true, subject, queue, session);
   return sub;
 }
 
 bool Shard::remove_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
-                                 std::string_view queue) {
-  Subscription* sub = account.side(side).find_of(session, subject, queue);
+                                 std::string_view queue, OriginId origin) {
+  Subscription* sub = account.side(side).find_of(session, subject, queue, origin);
   if (sub == nullptr) return false;
   remove_subscription(*sub);
   return true;

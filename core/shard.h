@@ -145,12 +145,13 @@ class Shard final : public ReleaseSink {
                                  std::string_view queue);
   // Out of the index and of its session, and destroyed.
   void remove_subscription(Subscription& sub);
-  // A peer's interest (RS+ and its kin): found again by its texts, not by a sid. `weight` > 0 is that of a queue and
-  // ignored otherwise; asking for what is there already changes the weight. Other shards and listeners are told.
+  // A peer's interest (RS+ and its kin): found again by its texts and origin, not by a sid. `weight` > 0 is that of a
+  // queue and ignored otherwise; asking for what is there already changes the weight. Other shards and listeners are
+  // told.
   Subscription* add_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
-                                  std::string_view queue, uint32_t weight);
+                                  std::string_view queue, uint32_t weight, OriginId origin = kNoOrigin);
   bool remove_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
-                            std::string_view queue);
+                            std::string_view queue, OriginId origin = kNoOrigin);
 
   // Peers that are told what this server wants. From listen_to_interest() on the listener hears of every change, and of
   // everything that is there already, in slices over the coming turns.

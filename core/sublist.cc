@@ -286,15 +286,20 @@ InterestChange Sublist::remove(Subscription& sub) {
 InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
   assert(sub.entry != nullptr && sub.peer && weight > 0);
   Group* group = group_behind(sub);
-  if (group == nullptr || sub.delivered == weight) return {};
+  const uint32_t before = sub.weight();
+  sub.set_weight(weight);
+  if (group == nullptr || sub.weight() == before) return {};
   touch(*group->entry);
-  group->local_weight = group->local_weight - sub.delivered + weight;
-  sub.delivered = weight;
+  group->local_weight = group->local_weight - before + sub.weight();
   refresh(*group);
   return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
 }
 
-uint32_t Sublist::interest(std::string_view subject, std::string_view queue, const Session* except) const {
+uint32_t Sublist::interest(std::string_view subject, std::string_view queue, const Session* except,
+                           OriginId except_origin) const {
+  const auto left_out = [&](const Subscription* sub) {
+    return sub->session == except || (except_origin != kNoOrigin && sub->origin() == except_origin);
+  };
   const Entry* entry = find_entry(subject);
   if (queue.empty()) {
     if (is_literal(subject)) {
@@ -303,21 +308,21 @@ uint32_t Sublist::interest(std::string_view subject, std::string_view queue, con
       return 1;
     }
     if (entry == nullptr) return 0;
-    const auto counts = [&](const Subscription* sub) { return sub->session != except; };
     const auto plain = match_of(*entry).plain;
-    return std::any_of(plain.begin(), plain.end(), counts) ? 1 : 0;
+    return std::all_of(plain.begin(), plain.end(), left_out) ? 0 : 1;
   }
   if (entry == nullptr || !entry->crowded) return 0;
   const Group* group = find_group_named(*entry->crowd, queue);
   if (group == nullptr) return 0;
   uint64_t weight = group->remote_weight + group->local_weight;
-  if (except != nullptr) {
-    for (const Subscription* sub : group->members) weight -= sub->session == except ? sub->weight() : 0;
+  if (except != nullptr || except_origin != kNoOrigin) {
+    for (const Subscription* sub : group->members) weight -= left_out(sub) ? sub->weight() : 0;
   }
   return static_cast<uint32_t>(std::min<uint64_t>(weight, UINT32_MAX));
 }
 
-Subscription* Sublist::find_of(const Session& session, std::string_view subject, std::string_view queue) const {
+Subscription* Sublist::find_of(const Session& session, std::string_view subject, std::string_view queue,
+                               OriginId origin) const {
   const Entry* entry = find_entry(subject);
   if (entry == nullptr) return nullptr;
   std::span<Subscription* const> among;
@@ -326,8 +331,9 @@ Subscription* Sublist::find_of(const Session& session, std::string_view subject,
   } else if (entry->crowded) {
     if (const Group* group = find_group_named(*entry->crowd, queue)) among = group->members;
   }
-  const auto found =
-      std::find_if(among.begin(), among.end(), [&](const Subscription* sub) { return sub->session == &session; });
+  const auto found = std::find_if(among.begin(), among.end(), [&](const Subscription* sub) {
+    return sub->session == &session && sub->origin() == origin;
+  });
   return found == among.end() ? nullptr : *found;
 }
 

@@ -8,6 +8,7 @@
 // turn's clean-up.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -28,9 +29,11 @@ class Subscription {
     uint32_t slot;     // in the session's list
     uint32_t account;  // number
   };
-  Subscription(Session* session, Side side, PeerPlace place, uint32_t weight)
-      : session(session), delivered(weight), peer(true), side(side) {
+  static constexpr uint32_t kMaxWeight = (1u << 24) - 1;
+  Subscription(Session* session, Side side, PeerPlace place, uint32_t weight, OriginId origin)
+      : session(session), delivered(origin << 24), peer(true), side(side) {
     sid_.peer = place;
+    set_weight(weight);
   }
   ~Subscription() {
     if (sid_size_ > kInlineSid) delete[] sid_.heap;
@@ -41,13 +44,16 @@ class Subscription {
   std::string_view sid() const { return {sid_size_ > kInlineSid ? sid_.heap : sid_.inline_bytes, sid_size_}; }
 
   // How much it counts in its queue group.
-  uint32_t weight() const { return peer ? static_cast<uint32_t>(delivered) : 1; }
+  uint32_t weight() const { return peer ? static_cast<uint32_t>(delivered & kMaxWeight) : 1; }
+  void set_weight(uint32_t weight) { delivered = (delivered & ~uint64_t{kMaxWeight}) | std::min(weight, kMaxWeight); }
+  // The leafnode cluster a peer's interest is that of.
+  OriginId origin() const { return peer ? delivered >> 24 : kNoOrigin; }
   PeerPlace& peer_place() { return sid_.peer; }
   const PeerPlace& peer_place() const { return sid_.peer; }
 
   Session* session;
   void* entry = nullptr;   // the index's own; set by Sublist::insert, null while not inserted
-  uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its weight
+  uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its origin and weight
   uint32_t position = 0;   // the index's own: place in the entry's list, for O(1) removal
 
   bool limited : 1 = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
