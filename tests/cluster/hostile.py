@@ -1,0 +1,220 @@
+"""Peers that are none: whatever comes to the route port, it is closed, said why, and nothing else suffers."""
+
+import json
+import random
+import time
+
+from nodes import Cluster
+from registry import case, check, equal
+
+
+class Peer:
+    """A raw connection to a route port."""
+
+    def __init__(self, node, timeout_s=10):
+        self.sock = node.dial_route()
+        self.sock.settimeout(timeout_s)
+        self.buffer = b""
+        self.info = None
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise EOFError(self.buffer)
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\r\n", 1)
+        return line
+
+    def greet(self):
+        line = self.line()
+        check(line.startswith(b"INFO "), f"a route port says {line!r} first")
+        self.info = json.loads(line[5:])
+        return self.info
+
+    def send(self, data):
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            pass  # closed while we were talking: closed() will show it
+
+    def join(self, name, cluster="c1", **more):
+        """As a 2.9 server would: CONNECT and INFO at once, no pool, no compression."""
+        self.greet()
+        self.send(b"CONNECT " + json.dumps({"echo": True, "verbose": False, "pedantic": False, "tls_required": False, "headers": True,
+                                            "name": name, "cluster": cluster, "lnoc": True}).encode() + b"\r\n")
+        self.send(b"INFO " + json.dumps({"server_id": name, "server_name": name, "version": "2.9.10", "go": "go1.19", "host": "127.0.0.1",
+                                         "port": 1, "headers": True, "max_payload": 1 << 20, "proto": 2, "cluster": cluster, "lnoc": True,
+                                         **more}).encode() + b"\r\n")
+        return self
+
+    def ping(self):
+        """True once everything sent before was taken."""
+        self.send(b"PING\r\n")
+        while True:
+            line = self.line()
+            if line == b"PONG":
+                return True
+            if line == b"PING":
+                self.send(b"PONG\r\n")
+
+    def closed(self):
+        """Reads until the server closes; all it said."""
+        said = self.buffer
+        try:
+            while True:
+                data = self.sock.recv(1 << 16)
+                if not data:
+                    return said
+                said += data
+        except ConnectionError:
+            return said
+        finally:
+            self.sock.close()
+
+
+def closed_with(node, sent, wanted=b"", join=False):
+    """`sent` makes the node close the connection; `wanted` is among the last it says."""
+    peer = Peer(node)
+    if join:
+        peer.join(f"PEER{random.randrange(1 << 30)}")
+    else:
+        peer.greet()
+    peer.send(sent)
+    try:
+        said = peer.closed()
+    except TimeoutError:
+        raise AssertionError(f"still open after {sent[:60]!r}") from None
+    check(wanted in said, f"after {sent[:60]!r}: {said[-200:]!r}, without {wanted!r}")
+
+
+def nothing_suffered(cluster, sub, speaker, started):
+    """The listener that was there from the start hears every message of the one who speaks on the other node."""
+    for n in range(started, started + 50):
+        speaker.publish("t.calm", str(n))
+    speaker.flush()
+    equal([int(m.payload) for m in sub.wait(started + 50)], list(range(started + 50)), "messages between two good nodes")
+    cluster.formed()
+
+
+@case(nodes=2, short=True)
+def no_peer_at_all(mix):
+    with Cluster(mix) as cluster:
+        cluster.start()
+        sub, speaker = cluster.client(0).sub("t.calm"), cluster.client(1)
+        cluster.settle_interest({0: ["t.calm"]})
+        node = cluster[0]
+        chance = random.Random(3)
+        for sent in (b"GET /routez HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40), b"\x00" * 100,
+                     b"HELLO\r\n", b"\xff\x06\x00\x00S2sTwO" + bytes(100)):
+            closed_with(node, sent)
+        for _ in range(20):
+            closed_with(node, b"Z" + chance.randbytes(chance.randrange(1, 2000)))
+        nothing_suffered(cluster, sub, speaker, 0)
+
+
+@case(nodes=2, short=True)
+def the_wrong_kind_of_peer(mix):
+    with Cluster(mix) as cluster:
+        cluster.start()
+        sub, speaker = cluster.client(0).sub("t.calm"), cluster.client(1)
+        cluster.settle_interest({0: ["t.calm"]})
+        node = cluster[0]
+        connect = {"verbose": False, "pedantic": False, "name": "X", "cluster": "c1"}
+
+        def line(**more):
+            return b"CONNECT " + json.dumps({**connect, **more}).encode() + b"\r\n"
+        closed_with(node, line(lang="go", protocol=1), b"-ERR 'attempted to connect to")
+        closed_with(node, line(gateway="G"), b"-ERR 'Rejecting connection from gateway \"G\" on the Route port'")
+        closed_with(node, line(cluster="other"), b"-ERR 'Rejecting connection, cluster name \"other\" does not match \"c1\"'")
+        closed_with(node, b"CONNECT {\"cluster\":\r\n")
+        closed_with(node, b"CONNECT " + b"[" * 3000 + b"\r\n")
+        # Ourselves.
+        peer = Peer(node)
+        info = peer.greet()
+        peer.send(line(name=info["server_id"]) + b"INFO " + json.dumps(info).encode() + b"\r\n")
+        peer.closed()
+        nothing_suffered(cluster, sub, speaker, 0)
+
+
+@case(nodes=2, short=True)
+def a_peer_that_goes_mad(mix):
+    """Joined as it should, then lines that no server writes."""
+    with Cluster(mix) as cluster:
+        cluster.start()
+        sub, speaker = cluster.client(0).sub("t.calm"), cluster.client(1)
+        cluster.settle_interest({0: ["t.calm"]})
+        node = cluster[0]
+        for sent in (b"RS+\r\n", b"RS+ $G\r\n", b"RS+ $G t.x q notanumber more\r\n", b"RS-\r\n", b"RMSG\r\n", b"RMSG $G t.x\r\n",
+                     b"RMSG $G t.x notanumber\r\n", b"RMSG $G t.x -5\r\n", b"RMSG $G t.x 99999999999999999999\r\n",
+                     b"RMSG $G t.x * q 3\r\nabc\r\n", b"RMSG $G t.x 3\r\nabcde\r\n", b"HMSG $G t.x 3\r\nabc\r\n", b"HMSG $G t.x 9 3\r\nabc\r\n",
+                     b"INFO {\"server_id\":\r\n", b"NONSENSE\r\n", b"\r\r\r\r"):
+            closed_with(node, sent, join=True)
+        nothing_suffered(cluster, sub, speaker, 0)
+
+
+@case(nodes=2)
+def half_a_handshake(mix):
+    """A connection that says nothing, or joins and then never answers a PING, goes away by itself; others join meanwhile."""
+    with Cluster(mix, ["ping_interval: 1s, ping_max: 1" if mix[0].letter != "D" else "", ""],
+                 ["ping_interval: 1s\nping_max: 1", ""]) as cluster:
+        cluster.start()
+        mute = Peer(cluster[0], timeout_s=20)
+        mute.join("MUTE")
+        mute.closed()
+        cluster.probe()
+
+
+@case(nodes=2, short=True)
+def cut_at_every_place(mix):
+    """A good peer whose bytes come in pieces is no worse for it; and what it asks for, it gets."""
+    with Cluster(mix) as cluster:
+        cluster.start()
+        peer = Peer(cluster[0])
+        peer.join("SLOW1")
+        said = b"RS+ $G t.slow\r\nRS+ $G t.slow.q workers 2\r\nRS+ $G t.gone\r\nRS- $G t.gone\r\nRMSG $G t.calm 5\r\nhello\r\n"
+        sub = cluster.client(0).sub("t.calm")
+        for byte in said:
+            peer.send(bytes([byte]))
+            time.sleep(0.0005)
+        peer.ping()
+        sub.wait(1)
+        equal(sub.payloads(), [b"hello"], "a message in pieces")
+        speaker = cluster.client(0)
+        speaker.publish("t.slow", b"one")
+        speaker.publish("t.slow.q", b"two", headers={"A": "b"})
+        speaker.publish("t.gone", b"three")
+        speaker.flush()
+        lines = []
+        while len(lines) < 2:
+            line = peer.line()
+            if line.startswith((b"RMSG $G t.", b"HMSG $G t.")):
+                lines.append(line)
+                if line.startswith(b"RMSG"):
+                    equal(peer.line(), b"one", "payload")
+                else:
+                    equal([peer.line() for _ in range(4)], [b"NATS/1.0", b"A: b", b"", b"two"], "headers and payload")
+        equal(lines, [b"RMSG $G t.slow 3", b"HMSG $G t.slow.q | workers 18 21"], "what was sent to the peer")
+        peer.sock.close()
+
+
+@case(nodes=2)
+def a_peer_that_does_not_read(mix):
+    """Local delivery does not wait for it; it is cut off as a slow consumer."""
+    with Cluster(mix, ["write_deadline: 2s" if mix[0].letter != "D" else "", ""], ["write_deadline: 2s\nmax_pending: 8MB", ""]) as cluster:
+        cluster.start()
+        peer = Peer(cluster[0], timeout_s=60).join("STUCK")
+        peer.send(b"RS+ $G t.flood\r\n")
+        peer.ping()
+        here, there = cluster.client(0).sub("t.flood"), cluster.client(1).sub("t.flood")
+        cluster.settle_interest({0: ["t.flood"], 1: ["t.flood"]})
+        speaker = cluster.client(0)
+        count, payload = 3000, b"f" * 20_000
+        start = time.monotonic()
+        for _ in range(count):
+            speaker.publish("t.flood", payload)
+        speaker.flush(60)
+        here.wait(count, 60)
+        equal((len(here.wait(count, 60)), len(there.wait(count, 60))), (count, count), "messages beside a stuck peer")
+        print(f"# {count * 20_000 / (time.monotonic() - start) / 1e6:.0f} MB/s beside a stuck peer")
+        cluster.formed(40)
