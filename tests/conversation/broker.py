@@ -17,7 +17,10 @@ import tempfile
 import time
 import urllib.parse
 
-START_TIMEOUT_S = 15
+START_TIMEOUT_S = 60
+# Timeouts in the tests say what a machine with nothing else to do needs at most. A busy one gets this many times more:
+# what is broken does not come at all.
+PATIENCE = 6
 HOST = "127.0.0.1"
 # For configs that need a certificate: `cert_file: $TEST_CERT`, `key_file: $TEST_KEY`. For localhost and 127.0.0.1.
 CERTIFICATE = {f"TEST_{part.upper()}": os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{part}.pem")
@@ -53,8 +56,8 @@ def raise_file_limit():
 
 
 def until(condition, timeout_s=5.0, step_s=0.01):
-    """Poll until condition() is truthy; its value, or None at the timeout."""
-    end = time.monotonic() + timeout_s
+    """Poll until condition() is truthy; its value, or None at PATIENCE times the timeout."""
+    end = time.monotonic() + timeout_s * PATIENCE
     while True:
         value = condition()
         if value:
@@ -118,7 +121,7 @@ class Broker:
 
     def connect(self, timeout_s=5.0, receive_buffer=None):
         sock = socket.socket()
-        sock.settimeout(timeout_s)
+        sock.settimeout(timeout_s * PATIENCE)
         if receive_buffer:  # before connect, or the window is negotiated without it
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
@@ -131,7 +134,7 @@ class Broker:
 
     def get(self, path):
         """(status, body) of a monitoring page."""
-        connection = http.client.HTTPConnection(HOST, self.monitor_port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.monitor_port, timeout=10 * PATIENCE)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -174,7 +177,7 @@ class Broker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(5)
+                self.process.wait(5 * PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -224,7 +227,7 @@ class Wire:
 
     def line(self, timeout_s=None):
         """The next line that is no PING; those are answered here, as any client would."""
-        end = time.monotonic() + (timeout_s or self.timeout_s)
+        end = time.monotonic() + (timeout_s or self.timeout_s) * PATIENCE
         while True:
             while b"\r\n" not in self.buffer:
                 self._fill(end)
@@ -235,7 +238,7 @@ class Wire:
 
     def expect(self, data, timeout_s=None):
         """The next bytes are `data`, apart from PINGs before it."""
-        end = time.monotonic() + (timeout_s or self.timeout_s)
+        end = time.monotonic() + (timeout_s or self.timeout_s) * PATIENCE
         while len(self.buffer) < len(data) or self.buffer.startswith(b"PING\r\n"):
             if self.buffer.startswith(b"PING\r\n"):
                 self.buffer = self.buffer[6:]
@@ -254,7 +257,7 @@ class Wire:
 
     def closed(self, timeout_s=None):
         """Read until the peer closes; the bytes that came before."""
-        end = time.monotonic() + (timeout_s or self.timeout_s)
+        end = time.monotonic() + (timeout_s or self.timeout_s) * PATIENCE
         try:
             while True:
                 self._fill(end)

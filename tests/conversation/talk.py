@@ -41,9 +41,9 @@ import signal
 import socket
 import time
 
-from broker import HOST, until
+from broker import HOST, PATIENCE, until
 
-ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
 # One by one costs a system call and a pause per byte: long runs (oversized lines) send their middle at once.
 BYTEWISE_EDGE = 96
 
@@ -354,7 +354,7 @@ class Player:
                 except ConnectionError:
                     return True
                 return False
-            if not until(refused, ANSWER_TIMEOUT_S):
+            if not until(refused):
                 raise Mismatch(f"{name}: connection was accepted")
             return
         connection = self.connection(name)
@@ -373,7 +373,7 @@ class Player:
             connection.silent(duration_s(rest))
         elif verb == "closed":
             match = re.fullmatch(r"(?:within (\w+))? ?(?:after (\w+))?", rest)
-            connection.closed(duration_s(match[1]) if match[1] else ANSWER_TIMEOUT_S,
+            connection.closed(duration_s(match[1]) * PATIENCE if match[1] else ANSWER_TIMEOUT_S,
                               duration_s(match[2]) if match[2] else 0)
         elif verb == "drop":
             connection.sock.shutdown(socket.SHUT_RDWR)
@@ -392,7 +392,7 @@ class Player:
             self.broker.signal(getattr(signal, "SIG" + rest))
         elif verb == "exits":
             match = re.fullmatch(r"(\d+)(?: within (\w+))?", rest)
-            if until(lambda: not self.broker.alive(), duration_s(match[2]) if match[2] else ANSWER_TIMEOUT_S) is None:
+            if until(lambda: not self.broker.alive(), duration_s(match[2]) if match[2] else 5) is None:
                 raise Mismatch("server still runs")
             if self.broker.process.returncode != int(match[1]):
                 raise Mismatch(f"server exited with {self.broker.process.returncode}, expected {match[1]}")

@@ -12,6 +12,7 @@ import argparse
 import concurrent.futures
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -21,8 +22,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "conversation"))
-from broker import (HOST, Broker, StartError, Tally, Wire, default_server, find_reference, raise_file_limit,  # noqa: E402
-                    until)
+from broker import (HOST, PATIENCE, Broker, StartError, Tally, Wire, default_server, find_reference,  # noqa: E402
+                    raise_file_limit, until)
 
 IDLE_CONNECTIONS = 10_000
 IDLE_AT_ONCE = 3000
@@ -242,18 +243,19 @@ def half_a_connect_for_ever(binary):
         line = b'CONNECT {"verbose":false,"auth_token":"' + b"t" * 200
         for number, wire in enumerate(wires):
             wire.send(line[:number * 3])
-        for at in range(10):
-            for wire in wires[20:]:
-                try:
-                    wire.send(b"x")
-                except OSError:
-                    pass
+        talking = wires[20:]
+        while talking and time.monotonic() - begin < 10 * PATIENCE:
+            heard = select.select([wire.sock for wire in talking], [], [], 0)[0]
+            talking = [wire for wire in talking if wire.sock not in heard]
+            for wire in talking:
+                wire.send(b"x")
             time.sleep(0.1)
+        check(not talking, "bytes that trickle in bought time")
         for wire in wires:
             got = wire.closed(3)
             check(got == b"-ERR 'Authentication Timeout'\r\n", f"expected the timeout, got {got!r}")
         lasted_s = time.monotonic() - begin
-        check(0.9 < lasted_s < 3.5, f"timeout of 1 s came after {lasted_s:.1f} s")
+        check(lasted_s > 0.9, f"timeout of 1 s came after {lasted_s:.1f} s")
         check(broker.close_reason(wires[-1].info["client_id"]) == "Authentication Timeout", "close reason")
         for wire in wires:
             wire.close()
@@ -488,7 +490,7 @@ class Sink(threading.Thread):
 def a_subscriber_that_never_reads(binary):
     """It is closed as slow consumer; a reader of the same subject loses nothing and keeps its pace."""
     payload = b"z" * 1000
-    with Broker(binary, "max_pending: 16MB\nwrite_deadline: \"2s\"\n") as broker:
+    with Broker(binary, "max_pending: 16MB\nwrite_deadline: \"30s\"\n") as broker:
         fast, slow, publisher = Wire(broker), Wire(broker, receive_buffer=16384), Wire(broker)
         fast.send(b"SUB flood 1\r\n")
         fast.sync()
@@ -523,7 +525,7 @@ def a_subscriber_that_never_reads(binary):
         check(varz["slow_consumer_stats"]["clients"] == varz["slow_consumers"], "slow_consumer_stats.clients")
         data = slow.closed(10)
         check(b"-ERR" not in data, "a slow consumer gets no -ERR")
-        prefer(with_slow > alone * 0.5, f"reader fell from {alone:.0f} to {with_slow:.0f} messages a second")
+        prefer(with_slow > alone * 0.2, f"reader fell from {alone:.0f} to {with_slow:.0f} messages a second")
         for wire in (fast, slow, publisher):
             wire.close()
         healthy(broker)
@@ -533,7 +535,7 @@ def a_subscriber_that_never_reads(binary):
 @case(heavy=True)
 def a_subscriber_that_stops_reading_is_alone_in_it(binary):
     """Small max_pending, many slow ones: all go, the others stay."""
-    with Broker(binary, "max_pending: 1MB\nwrite_deadline: \"1s\"\n") as broker:
+    with Broker(binary, "max_pending: 1MB\nwrite_deadline: \"30s\"\n") as broker:
         slow = [Wire(broker, receive_buffer=16384) for _ in range(30)]
         good = Wire(broker, timeout_s=20)
         publisher = Wire(broker, timeout_s=20)

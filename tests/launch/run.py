@@ -29,8 +29,8 @@ import urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "conversation"))
-from broker import (CERTIFICATE, HOST, Broker, Tally, Wire, default_server, find_reference, is_reference,  # noqa: E402
-                    until)
+from broker import (CERTIFICATE, HOST, PATIENCE, Broker, Tally, Wire, default_server, find_reference,  # noqa: E402
+                    is_reference, until)
 
 CERT, KEY = CERTIFICATE["TEST_CERT"], CERTIFICATE["TEST_KEY"]
 KEYS_PATH = os.path.join(HERE, "keys.json")
@@ -109,7 +109,7 @@ class Started(Broker):
 
     def exits(self, timeout_s=5):
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(timeout_s * PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after {timeout_s} s: {self.log_tail()}") from None
 
@@ -133,7 +133,7 @@ class Exe:
     def run(self, *args, cwd=None, timeout_s=10):
         """A start that is to end by itself."""
         try:
-            return subprocess.run([self.path, *args], capture_output=True, text=True, cwd=cwd, timeout=timeout_s,
+            return subprocess.run([self.path, *args], capture_output=True, text=True, cwd=cwd, timeout=timeout_s * PATIENCE,
                                   stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{' '.join(args)}: did not exit in {timeout_s} s") from None
@@ -236,7 +236,7 @@ def config_errors_are_told_at_once(exe):
             begin = time.monotonic()
             done = exe.run("-c", name.replace("_", "."), cwd=directory)
             check(done.returncode != 0, f"{name}: exit code 0")
-            check(time.monotonic() - begin < 2, f"{name}: took too long")
+            check(time.monotonic() - begin < 2 * PATIENCE, f"{name}: took too long")
             check(done.stderr.startswith(f"{exe.name}: "), f"{name}: {done.stderr!r}")
             check(re.search(wanted, done.stderr), f"{name}: {done.stderr!r}")
         done = exe.run("-c", "no_such.conf", cwd=directory)
@@ -539,7 +539,7 @@ def log_size_limit_flag(exe):
 def remote_syslog(exe):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((HOST, 0))
-        sock.settimeout(5)
+        sock.settimeout(5 * PATIENCE)
         with exe.start(*loopback("-r", f"udp://{HOST}:{sock.getsockname()[1]}")) as broker:
             seen = ""
             while "Server is ready" not in seen:
@@ -647,7 +647,7 @@ def ends(exe, number, words, code=0):
         begin = time.monotonic()
         broker.signal(number)
         check(broker.exits(5) == code, f"exit code {broker.process.returncode}")
-        check(time.monotonic() - begin < 2, "took more than 2 s")
+        check(time.monotonic() - begin < 2 * PATIENCE, "took long")
         check(wire.closed() == b"", "something was said before the close")
         broker.logged(rf'\[INF\] Trapped "{words}" signal$')
         broker.logged(r"\[INF\] Initiating Shutdown\.\.\.$")
@@ -811,7 +811,7 @@ def monitored(exe):
                                         "protocol": 1}))
         wires.append(wire)
         wire.send(b"SUB foo 1\r\nSUB foo.> q 2\r\nUNSUB 2 9\r\nPUB foo.bar reply 3\r\nabc\r\nPUB foo 2\r\nhi\r\nPING\r\n")
-        until(lambda: b"PONG\r\n" in wire.buffer or wire._fill(time.monotonic() + 5), 5)
+        until(lambda: b"PONG\r\n" in wire.buffer or wire._fill(time.monotonic() + 5 * PATIENCE), 5)
     gone = Wire(broker, '{"verbose":false,"user":"a","pass":"b","name":"gone"}')
     gone.sync()
     gone.send(b"SUB x 1\r\n")
@@ -959,7 +959,7 @@ def monitoring_answers_json(exe):
     with exe.start(*loopback("-m", "-1")) as broker:
         import http.client
         for page in ("/varz", "/connz", "/subsz", "/healthz"):
-            connection = http.client.HTTPConnection(HOST, broker.monitor_port, timeout=5)
+            connection = http.client.HTTPConnection(HOST, broker.monitor_port, timeout=5 * PATIENCE)
             connection.request("GET", page)
             answer = connection.getresponse()
             answer.read()
