@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <nlohmann/json.hpp>
 
@@ -146,7 +147,7 @@ void ClientSession::think(std::string_view in) {
   for (;;) {
     bool was_run = false;
     if (run.is_open()) run.take_alike(in);
-    const ParseStatus status = parser_.next(in, limits, operation);
+    ParseStatus status = parser_.next(in, limits, operation);
     if (run.is_open()) {
       if (status == ParseStatus::kOperation && operation.kind == Operation::Kind::kPub && whole(operation, in) &&
           run.add(operation)) {
@@ -155,6 +156,11 @@ void ClientSession::think(std::string_view in) {
       run.close();
       if (closing()) return;
       was_run = true;
+    }
+    if (account != nullptr && account->sublist.is_large() && status == ParseStatus::kOperation && !was_run &&
+        operation.kind == Operation::Kind::kPub && whole(operation, in) && !continues(operation, in)) {
+      status = publish_ahead(in, limits, operation);
+      if (closing()) return;
     }
     if (status != ParseStatus::kOperation) {
       if (status == ParseStatus::kMore) return;
@@ -411,6 +417,37 @@ const std::string& ClientSession::user() const {
 }
 
 // ---------------------------------------------------------------------------------------------------- messages
+
+// Publishes to a large index: some messages are parsed ahead, and what their subjects lead to is fetched, in steps,
+// while others are dealt with; otherwise each would wait for memory three times. Takes `operation` and what follows it,
+// up to something that is not a whole PUB; that is left in `operation`, with its status.
+ParseStatus ClientSession::publish_ahead(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+  constexpr size_t kAhead = 16;
+  const Sublist& sublist = account->sublist;
+  std::array<Operation, kAhead> operations;
+  std::array<uint64_t, kAhead> prepared;
+  last_in_ns_ = last_activity_ns_;
+  for (;;) {
+    ParseStatus status;
+    size_t n = 0;
+    bool more;
+    do {
+      prepared[n] = sublist.prepare(operation.subject);
+      operations[n++] = operation;
+      status = parser_.next(in, limits, operation);
+      more = status == ParseStatus::kOperation && operation.kind == Operation::Kind::kPub && whole(operation, in);
+    } while (more && n < kAhead);
+    if (n > 1) {
+      for (size_t i = 0; i < n; ++i) sublist.prefetch(prepared[i]);
+      for (size_t i = 0; i < n; ++i) sublist.prefetch_receiver(prepared[i]);
+    }
+    for (size_t i = 0; i < n; ++i) {
+      on_pub(operations[i]);
+      if (closing()) return ParseStatus::kMore;
+    }
+    if (!more) return status;
+  }
+}
 
 // Nothing is to be asked or answered for this message that a run does not know of.
 bool ClientSession::may_run(const Operation& operation) const {

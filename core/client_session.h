@@ -54,6 +54,7 @@ class ClientSession final : public Session {
   void on_authenticated(Identity identity);
   void think(std::string_view in);
   bool may_run(const Operation& operation) const;
+  ParseStatus publish_ahead(std::string_view& in, const ParserLimits& limits, Operation& operation);
   void on_pub(const Operation& operation);
   void on_sub(const Operation& operation);
   void on_unsub(const Operation& operation);

@@ -16,9 +16,28 @@
 namespace peregrine::core {
 
 // Writes `from` to `to` and steps over it.
-inline char* put(char* to, std::string_view from) {
-  if (!from.empty()) std::memcpy(to, from.data(), from.size());
-  return to + from.size();
+[[gnu::always_inline]] inline char* put(char* to, std::string_view from) {
+  const char* const p = from.data();
+  const size_t n = from.size();
+  // Most pieces are short: two overlapping words and no call.
+  if (n > 32) {
+    std::memcpy(to, p, n);
+  } else if (n >= 16) {
+    std::memcpy(to, p, 16);
+    std::memcpy(to + n - 16, p + n - 16, 16);
+  } else if (n >= 8) {
+    std::memcpy(to, p, 8);
+    std::memcpy(to + n - 8, p + n - 8, 8);
+  } else if (n >= 4) {
+    std::memcpy(to, p, 4);
+    std::memcpy(to + n - 4, p + n - 4, 4);
+  } else if (n > 0) {
+    const char middle = p[n / 2], last = p[n - 1];
+    to[0] = p[0];
+    to[n / 2] = middle;
+    to[n - 1] = last;
+  }
+  return to + n;
 }
 
 enum class CrossingType : uint8_t {

@@ -13,14 +13,9 @@ namespace peregrine::core {
 namespace {
 
 constexpr size_t kShareAbove =
-    1024;                        // with more than one receiver: one copy of the payload and references, not a copy each
+    1024;  // with more than one receiver: one copy of the payload and references, not a copy each
+constexpr size_t kMostDigits = 20;
 constexpr uint8_t kMaxHops = 8;  // picks made again; also bounded by the number of shards
-
-void append_number(std::string& to, uint64_t number) {
-  char digits[20];
-  const auto end = std::to_chars(digits, digits + sizeof(digits), number).ptr;
-  to.append(digits, end);
-}
 
 }  // namespace
 
@@ -37,6 +32,10 @@ bool Delivery::publish(Account& account, const Message& message) {
     return publish_far(account, message, sides);
   const Match match = account.sublist.match(message.subject);
   if (match.empty()) return false;
+  if (match.plain.size() == 1 && match.groups.empty() && match.shards == 0 &&
+      deliver_plainly(*match.plain[0], message, account)) {
+    return true;
+  }
   begin(message);
   fan_out_ = match.plain.size() + match.groups.size();
 
@@ -72,6 +71,42 @@ bool Delivery::publish(Account& account, const Message& message) {
   }
   finish(account);
   return taken;
+}
+
+// The usual message: to one client, which may have it and has room, in one piece. False: nothing was done, there is
+// more to it.
+bool Delivery::deliver_plainly(Subscription& sub, const Message& message, Account& account) {
+  Session& to = *sub.session;
+  if (message.source != SessionKind::kClient || sub.closed || sub.limited || sub.peer || to.closing() ||
+      to.permissions != nullptr || (&to == message.from && !to.echo) || message.header_size != 0 ||
+      to.outbox.pending() > stall_above_ || shard_.tracing()) {
+    return false;
+  }
+  const std::string_view sid = sub.sid();
+  const size_t most =
+      message.subject.size() + message.reply.size() + sid.size() + message.payload.size() + kMostDigits + 12;
+  if (most > BufferPool::kLargeChunk) return false;
+  char* const begin = to.outbox.reserve(most);
+  char* at = put(put(begin, "MSG "), message.subject);
+  *at++ = ' ';
+  at = put(at, sid);
+  *at++ = ' ';
+  if (!message.reply.empty()) {
+    at = put(at, message.reply);
+    *at++ = ' ';
+  }
+  at = std::to_chars(at, at + kMostDigits, message.payload.size()).ptr;
+  at = put(put(put(at, kCrLf), message.payload), kCrLf);
+  to.outbox.commit(static_cast<size_t>(at - begin));
+  shard_.mark_dirty(to);
+  ++sub.delivered;
+  ++to.traffic.out_msgs;
+  to.traffic.out_bytes += message.payload.size();
+  ++account.traffic.out_msgs;
+  account.traffic.out_bytes += message.payload.size();
+  if (to.outbox.pending() > max_pending_) [[unlikely]]
+    slow_consumer(to, account);
+  return true;
 }
 
 void Delivery::begin(const Message& message) {
@@ -360,16 +395,28 @@ const Delivery::Encoding& Delivery::encoding(const Message& message, bool with_h
   if (e.ready) return e;
   e.ready = true;
   e.skip = with_headers ? 0 : message.header_size;
-  e.head.assign(with_headers ? "HMSG " : "MSG ");
-  e.head.append(message.subject).push_back(' ');
-  e.tail.assign(1, ' ');
-  if (!message.reply.empty()) e.tail.append(client_reply(message)).push_back(' ');
-  if (with_headers) {
-    append_number(e.tail, message.header_size);
-    e.tail.push_back(' ');
-  }
-  append_number(e.tail, message.payload.size() - e.skip);
-  e.tail.append(kCrLf);
+  const std::string_view verb = with_headers ? "HMSG " : "MSG ";
+  const std::string_view subject = message.subject, reply = client_reply(message);
+  // (libstdc++ 12 hands the capacity over as the size: it is counted here.)
+  e.head.resize_and_overwrite(verb.size() + subject.size() + 1, [&](char* const begin, size_t) {
+    char* at = put(put(begin, verb), subject);
+    *at++ = ' ';
+    return static_cast<size_t>(at - begin);
+  });
+  e.tail.resize_and_overwrite(reply.size() + 2 * kMostDigits + 5, [&](char* const begin, size_t) {
+    char* at = begin;
+    *at++ = ' ';
+    if (!reply.empty()) {
+      at = put(at, reply);
+      *at++ = ' ';
+    }
+    if (with_headers) {
+      at = std::to_chars(at, at + kMostDigits, message.header_size).ptr;
+      *at++ = ' ';
+    }
+    at = std::to_chars(at, at + kMostDigits, message.payload.size() - e.skip).ptr;
+    return static_cast<size_t>(put(at, kCrLf) - begin);
+  });
   return e;
 }
 
@@ -526,7 +573,7 @@ void Delivery::on_frames(const char* bytes) {
     Message message;
     message.subject = operation.subject;
     message.payload = operation.payload;
-    plain_encoding_.ready = header_encoding_.ready = false;
+    begin(message);
     const Match match = account.sublist.match(message.subject);
     fan_out_ = match.plain.size();
     for (Subscription* sub : match.plain) deliver_to(*sub, message, account);

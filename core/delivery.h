@@ -90,6 +90,7 @@ class Delivery {
     const QueueGroup* group;
   };
 
+  bool deliver_plainly(Subscription& sub, const Message& message, Account& account);
   bool deliver_to(Subscription& sub, const Message& message, Account& account);
   bool deliver_to_peer(Subscription& sub, const Message& message, std::string_view queue);
   bool deliver_to_group(const QueueGroup& group, const Message& message, Account& account);

@@ -62,6 +62,11 @@ bool same_verb(std::string_view text, std::string_view upper) {
   return true;
 }
 
+// "PUB" in any case, and a blank.
+bool is_pub(const char* p) {
+  return (p[0] & 0xDF) == 'P' && (p[1] & 0xDF) == 'U' && (p[2] & 0xDF) == 'B' && is_blank(p[3]);
+}
+
 struct Verb {
   std::string_view name;
   Operation::Kind kind;
@@ -105,7 +110,7 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   if (state_ == State::kPayload) return take_payload(in, operation);
   if (!partial_.empty() || swallowed_) return slow_line(in, limits, operation);
   if (limits.connect_first && (in[0] | 0x20) != 'c') return ParseStatus::kNotConnected;
-  if ((in[0] | 0x20) == 'p' && in.size() >= 80 && same_verb(in, "PUB") && is_blank(in[3])) {
+  if (in.size() >= 80 && is_pub(in.data())) {
     const ParseStatus status = fast_pub(in, limits, operation);
     if (status != ParseStatus::kMore) return status;
   }
@@ -130,56 +135,60 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   return status;
 }
 
-// PUB with at most 60 bytes of arguments, its line and payload in the buffer: one pass of 64-byte compares finds every
-// blank and the LF. kMore means "not that simple": nothing was taken.
+// PUB with at most 60 bytes of arguments, single blanks between them, its line and payload in the buffer: one pass of
+// 64-byte compares finds every blank and the LF. kMore means "not that simple": nothing was taken.
 ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation) {
 #if defined(__SSE2__)
-  const char* base = in.data() + 4;  // in.size() >= 80
+  const char* const base = in.data() + 4;  // in.size() >= 80
   const __m128i blank = _mm_set1_epi8(0x20);
-  uint64_t mask = 0;
-  for (int i = 0; i < 4; ++i) {
+  const auto blanks = [&](int i) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + 16 * i));
     // Bytes <= 0x20, unsigned: blanks, tabs, CR, LF (and control characters, sorted out below).
-    const auto bits = static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v)));
-    mask |= static_cast<uint64_t>(bits) << (16 * i);
-  }
-  std::array<std::string_view, 3> fields;
-  size_t count = 0;
-  uint32_t start = 0;
-  while (mask != 0) {
-    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
+    return static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v))))
+           << (16 * i);
+  };
+  uint64_t mask = blanks(0) | blanks(1) | blanks(2) | blanks(3);
+  const auto next = [&] {
+    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << 63));
     mask &= mask - 1;
-    const char c = base[at];
-    if (at > start) {
-      if (count == 3) return ParseStatus::kMore;
-      fields[count++] = {base + start, at - start};
-    }
-    start = at + 1;
-    if (c == ' ' || c == '\t') continue;
-    if (c == '\r') {
-      if (base[at + 1] != '\n') return ParseStatus::kMore;
-      continue;
-    }
-    if (c != '\n') return ParseStatus::kMore;  // a control character inside a subject: the slow path knows
-    if (at > limits.max_control_line || count < 2) return ParseStatus::kMore;
-    const int64_t size = parse_size(fields[count - 1]);
-    if (size < 0 || (limits.max_payload >= 0 && size > limits.max_payload)) return ParseStatus::kMore;
-    const size_t line = 4 + at + 1;
-    if (in.size() < line + static_cast<size_t>(size) + 2) return ParseStatus::kMore;
-    const char* payload = in.data() + line;
-    if (payload[size] != '\r' || payload[size + 1] != '\n') return ParseStatus::kUnknown;
-    operation.kind = Operation::Kind::kPub;
-    operation.subject = fields[0];
-    operation.reply = count == 3 ? fields[1] : std::string_view{};
-    operation.payload = {payload, static_cast<size_t>(size)};
-    operation.header_size = 0;
-    in.remove_prefix(line + static_cast<size_t>(size) + 2);
-    return ParseStatus::kOperation;
+    return at;
+  };
+  const uint32_t subject_end = next();
+  if (subject_end == 0 || base[subject_end] != ' ') return ParseStatus::kMore;
+  uint32_t size_at = subject_end + 1;
+  uint32_t size_end = next();
+  std::string_view reply;
+  if (base[size_end] == ' ') {
+    reply = {base + size_at, size_end - size_at};
+    if (reply.empty()) return ParseStatus::kMore;
+    size_at = size_end + 1;
+    size_end = next();
   }
+  if (base[size_end] != '\r' || base[size_end + 1] != '\n' || size_end > 62) return ParseStatus::kMore;
+  if (size_end > limits.max_control_line || size_end - size_at - 1 >= kMaxSizeDigits) return ParseStatus::kMore;
+  int64_t size = 0;
+  uint32_t strange = 0;
+  for (uint32_t at = size_at; at < size_end; ++at) {
+    const auto digit = static_cast<uint32_t>(static_cast<uint8_t>(base[at])) - '0';
+    strange |= digit > 9;
+    size = size * 10 + digit;
+  }
+  if (strange != 0 || (limits.max_payload >= 0 && size > limits.max_payload)) return ParseStatus::kMore;
+  const size_t line = 4 + size_end + 2;
+  if (in.size() < line + static_cast<size_t>(size) + 2) return ParseStatus::kMore;
+  const char* payload = in.data() + line;
+  if (payload[size] != '\r' || payload[size + 1] != '\n') return ParseStatus::kUnknown;
+  operation.kind = Operation::Kind::kPub;
+  operation.subject = {base, subject_end};
+  operation.reply = reply;
+  operation.payload = {payload, static_cast<size_t>(size)};
+  operation.header_size = 0;
+  in.remove_prefix(line + static_cast<size_t>(size) + 2);
+  return ParseStatus::kOperation;
 #else
   (void)in, (void)limits, (void)operation;
-#endif
   return ParseStatus::kMore;
+#endif
 }
 
 // The line is not (all) here, or its start was kept from an earlier buffer.

@@ -394,7 +394,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
 
 // ---- matching
 
-Match Sublist::match_of(const Entry& entry) {
+[[gnu::always_inline]] inline Match Sublist::match_of(const Entry& entry) {
   Match match;
   if (!entry.crowded) {
     match.plain = {&entry.only, entry.only == nullptr ? size_t{0} : size_t{1}};
@@ -406,7 +406,7 @@ Match Sublist::match_of(const Entry& entry) {
   return match;
 }
 
-Match Sublist::counted(const Match& match) {
+[[gnu::always_inline]] inline Match Sublist::counted(const Match& match) {
   const uint64_t fanout = match.plain.size() + match.groups.size();
   fanout_ += fanout;
   if (fanout > max_fanout_) max_fanout_ = fanout;
@@ -450,6 +450,13 @@ uint64_t Sublist::prepare(std::string_view subject) const {
 void Sublist::prefetch(uint64_t prepared) const {
   if (const EntrySlot* slot = literals_.find(tag_of(prepared), [](const EntrySlot&) { return true; }))
     __builtin_prefetch(slab_.at(slot->ref));
+}
+
+void Sublist::prefetch_receiver(uint64_t prepared) const {
+  const EntrySlot* slot = literals_.find(tag_of(prepared), [](const EntrySlot&) { return true; });
+  if (slot == nullptr) return;
+  const Entry* entry = entry_at(slot->ref);
+  if (!entry->crowded && entry->only != nullptr) __builtin_prefetch(entry->only, 1);
 }
 
 // A literal no pattern matches is marked so and needs no cache; anything else is put together and, at its second time,

@@ -107,7 +107,10 @@ class Sublist {
   // step may be left out or come to nothing; the answer is the same.
   uint64_t prepare(std::string_view subject) const;  // hashes; fetches the slot
   void prefetch(uint64_t prepared) const;            // slot has arrived: fetches the entry
+  void prefetch_receiver(uint64_t prepared) const;   // entry has arrived: fetches the only subscription
   Match match(std::string_view subject, uint64_t prepared);
+  // So large that it is not in the caches: preparing pays.
+  bool is_large() const { return literals_.size() + remote_.size() > kLarge; }
 
   // The group with this id among those `subject` matches; for re-picks (design.md section 4, rule 3).
   // Returns nullptr when it has vanished.
@@ -153,6 +156,8 @@ class Sublist {
   SublistStats stats() const;
 
  private:
+  static constexpr uint64_t kLarge = 16384;
+
   // What other shards have of a literal subject.
   struct RemoteSlot {
     uint64_t hash;

@@ -174,22 +174,24 @@ void Reactor::flush_session(core::Session& session) {
 }
 
 void Reactor::run() {
-  int64_t idle_since = 0;
+  int64_t spinning_since = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     if (turn()) {
-      idle_since = 0;
+      if (spinning_since != 0) spin_.worth(true);
+      spinning_since = 0;
       continue;
     }
     if (idle_ == config::Idle::kSpin) continue;
     if (idle_ == config::Idle::kAdaptive && spin_ns_ > 0) {
       const int64_t now = shard_.now_ns();
-      if (idle_since == 0) idle_since = now;
-      if (now - idle_since < spin_ns_) {
+      if (spinning_since == 0 && spin_.try_it()) spinning_since = now;
+      if (spinning_since != 0 && now - spinning_since < spin_ns_) {
         __builtin_ia32_pause();
         continue;
       }
+      if (spinning_since != 0) spin_.worth(false);
+      spinning_since = 0;
     }
-    idle_since = 0;
     if (!shard_.try_sleep()) continue;
     // Asked again: the wake-up that came with stop() may have been swallowed by the turn just taken. A later one ends
     // the park.

@@ -6,10 +6,11 @@
 // backend.flush(), one system call. The order is the proof of design.md section 4; do not rearrange it.
 //
 // Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work
-// the loop spins for spin_ns, then parks in the backend until bytes, a wake-up or the next timer; an idle broker costs
-// nothing.
+// the loop spins for up to spin_ns if that has paid lately, then parks in the backend until bytes, a wake-up or the
+// next timer; an idle broker costs nothing.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -36,6 +37,20 @@ using OpenSession = std::function<core::Session*(core::Shard&, Opened)>;
 // The same for one that was dialled; `error` (positive errno, 0 = connected) says why it failed: then the answer must
 // be null.
 using OnDialed = std::function<core::Session*(core::Shard&, Opened, int error)>;
+
+// Whether spinning before a park pays: a spin that ends in a park costs several parks. It pays when bytes come within
+// the spin nearly every time; while they do not, one time in kProbe finds out whether that has changed.
+class SpinJudge {
+ public:
+  bool try_it() { return score_ >= kEnough || ++parks_ % kProbe == 0; }
+  void worth(bool it_was) { score_ = it_was ? std::min(score_ + 1, 2 * kEnough) : std::max(score_ - kFailure, 0); }
+
+ private:
+  static constexpr int kEnough = 8, kFailure = 4;
+  static constexpr uint32_t kProbe = 16;
+  int score_ = 0;
+  uint32_t parks_ = 0;
+};
 
 class Reactor {
  public:
@@ -82,6 +97,7 @@ class Reactor {
   std::unique_ptr<Backend> backend_;
   const config::Idle idle_;
   const int64_t spin_ns_;
+  SpinJudge spin_;
   std::function<int64_t()> wall_clock_;
   std::vector<core::Session*> by_conn_;
   std::vector<OpenSession> openers_;  // by listener

@@ -407,7 +407,11 @@ void Backend::on_receive(ConnId id, const io_uring_cqe& cqe, std::vector<Event>&
     const auto filled = buffers_.filled(block, bytes, (cqe.flags & kCqeBufferMore) != 0);
     conn.received = true;
     received_ += bytes;
-    if (bytes > 0 && conn.state == State::kOpen) {
+    Event* const last = out.empty() ? nullptr : &out.back();
+    if (bytes > 0 && conn.state == State::kOpen && last != nullptr && last->kind == Event::Kind::kData &&
+        last->conn == id && last->buffer == block && last->data + last->size == filled.data) {
+      last->size += bytes;  // small receives lie behind each other in their block: one piece, and frames whole
+    } else if (bytes > 0 && conn.state == State::kOpen) {
       buffers_.hold(block);
       out.push_back({.kind = Event::Kind::kData, .conn = id, .data = filled.data, .size = bytes, .buffer = block});
     } else {
