@@ -82,7 +82,7 @@ TEST(Ring, RecordsOfEverySizeAgainstADeque) {
 // Run under TSan by scripts/check: two threads, every byte compared.
 TEST(Ring, TwoThreads) {
   Ring ring(4096);
-  constexpr uint64_t kRecords = 200'000;
+  constexpr uint64_t kRecords = 50'000;
   std::thread producer([&] {
     Random random(1);
     for (uint64_t n = 0; n < kRecords; ++n) {
