@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""The official clients' tests of tests/clients, against two servers that are one cluster.
+
+    clients.py --pair PN [--server BIN] [--against NATS_SERVER] [--debian NATS_SERVER] [--server-args ARGS] [options of tests/clients/run.py]
+
+A suite asks for a server and gets the address of a relay, which hands its connections to the two nodes in turn: whoever publishes,
+answers or listens on a second connection does it from the other side of a route. What a suite does to its server (signals, restarts) it
+does to both. The relay holds back the PONG after a SUB for a moment, because a client that has flushed may rely on the server it talks
+to and not on its neighbour, and the tests were written for one server. Monitoring pages are those of both, added up.
+"""
+
+import asyncio
+import http.server
+import importlib.util
+import json
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+from nodes import HOST, Ports, programs  # noqa: E402
+
+# What two servers behind a relay cannot be: one server with one name and one set of client ids. And nats.go's client says nothing when it
+# has subscribed again after a reconnect, so that its test publishes too early for the neighbour to know.
+NOT_FOR_TWO = {
+    ("python", "server_info"), ("go", "server_info"), ("js", "server_info"), ("cli", "server_info"), ("rust", "server_info"),
+    ("java", "server_info"), ("go", "monitored"), ("go", "reconnect"), ("python", "auto_unsubscribe"),
+}
+SPEC = importlib.util.spec_from_file_location("clients_run", HERE.parent / "clients" / "run.py")
+driver = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(driver)
+
+PROPAGATION_S = 0.03
+pair = []  # two Programs
+loop = asyncio.new_event_loop()
+
+
+async def pump(reader, writer, before_write):
+    try:
+        while data := await reader.read(1 << 16):
+            await before_write(data)
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+class Relay:
+    """Listens on the port a suite knows, and gives every connection to the next node."""
+
+    def __init__(self, port, backends):
+        self.port, self.backends = port, backends
+        self.turn = 0
+        self.listener = None
+
+    def open(self):
+        if self.listener is None:
+            self.listener = asyncio.run_coroutine_threadsafe(asyncio.start_server(self.accept, HOST, self.port), loop).result(10)
+
+    def close(self):
+        """As a server that ends or is a lame duck: nobody can connect; those who are, stay."""
+        if self.listener is not None:
+            loop.call_soon_threadsafe(self.listener.close)
+            self.listener = None
+
+    async def accept(self, reader, writer):
+        backend = self.backends[self.turn % len(self.backends)]
+        self.turn += 1
+        try:
+            down, up = await asyncio.open_connection(HOST, backend)
+        except OSError:
+            writer.transport.abort()
+            return
+        subscribed = False
+
+        async def note(data):
+            nonlocal subscribed
+            subscribed = subscribed or b"SUB " in data
+
+        async def hold(data):
+            nonlocal subscribed
+            if subscribed and b"PONG" in data:
+                subscribed = False
+                await asyncio.sleep(PROPAGATION_S)
+        await asyncio.gather(pump(reader, up, note), pump(down, writer, hold))
+
+
+class Processes:
+    """Both nodes' processes, as if they were one."""
+
+    def __init__(self, processes, relay):
+        self.processes, self.relay = processes, relay
+        self.pid = processes[0].pid
+
+    def poll(self):
+        ends = [process.poll() for process in self.processes]
+        return next((end for end in ends if end is not None), None)
+
+    def send_signal(self, number):
+        if number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+            self.relay.close()
+        for process in self.processes:
+            process.send_signal(number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout=None):
+        return max(process.wait(timeout) for process in self.processes)
+
+    @property
+    def returncode(self):
+        return self.processes[0].returncode
+
+
+class Pages:
+    """The monitoring pages of both, added up."""
+
+    def __init__(self, ports):
+        pages = self
+        self.ports = ports
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                one, two = (pages.fetch(port, self.path) for port in pages.ports)
+                text = json.dumps(pages.add(one, two)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+        self.listener = http.server.ThreadingHTTPServer((HOST, 0), Handler)
+        self.listener.daemon_threads = True
+        self.url = f"http://{HOST}:{self.listener.server_address[1]}"
+        threading.Thread(target=self.listener.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def fetch(port, path):
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+            return json.load(answer)
+
+    @staticmethod
+    def add(one, two):
+        both = dict(one)
+        for key, value in one.items():
+            other = two.get(key)
+            if key in ("connections", "num_connections", "total", "slow_consumers", "in_msgs", "out_msgs", "in_bytes", "out_bytes",
+                       "subscriptions", "num_subscriptions", "total_connections") and type(value) is type(other):
+                both[key] = value + other  # counts, or lists of rows
+        return both
+
+
+class Pair(driver.Server):
+    """What tests/clients takes for a server: two nodes behind a relay."""
+
+    def __init__(self, number, program, server_args, args, config, port, folder):
+        super().__init__(number, program, server_args, args, config, port, folder)
+        self.client_ports = [Ports.take(), Ports.take()]
+        self.route_ports = [Ports.take(), Ports.take()]
+        self.monitor_ports = [Ports.take(), Ports.take()]
+        self.relay, self.pages = Relay(port, self.client_ports), None
+
+    def start(self):
+        self.starts += 1
+        config = []
+        if self.config is not None:
+            path = self.folder / "server.conf"
+            path.write_text(self.config)
+            config = ["-c", str(path)]
+        processes = []
+        for i, program in enumerate(pair):
+            command = [program.binary, "-a", HOST, "-p", str(self.client_ports[i]), "-m", str(self.monitor_ports[i]), "--cluster_name", "pair",
+                       "-cluster", f"nats://{HOST}:{self.route_ports[i]}", "-routes", f"nats://{HOST}:{self.route_ports[1 - i]}", "--no_advertise",
+                       *config, *self.args, *program.arguments]
+            with open(self.log_path(), "ab") as log:
+                processes.append(subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                                  start_new_session=True))
+            driver.started_processes.add(processes[-1])
+        self.process = Processes(processes, self.relay)
+        if self.pages is None:
+            self.pages = Pages(self.monitor_ports)
+            self.http = self.pages.url
+        deadline = time.monotonic() + driver.START_TIMEOUT_S
+        while True:
+            if self.process.poll() is not None:
+                self.process.kill()
+                raise driver.StartError(f"a node ended: {self.log()[-2000:]}")
+            if self.joined():
+                return self.relay.open()
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise driver.StartError(f"no cluster after {driver.START_TIMEOUT_S} s: {self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def joined(self):
+        """Both have the same number of routes, and still have it a moment later."""
+        def routes():
+            try:
+                return [Pages.fetch(port, "/routez")["num_routes"] for port in self.monitor_ports]
+            except OSError:
+                return [0, 1]
+        first = routes()
+        if first[0] != first[1] or first[0] == 0:
+            return False
+        time.sleep(0.15)
+        return routes() == first
+
+    def restart(self, number, down_ms):
+        self.stop(number)
+        time.sleep(down_ms / 1000)
+        self.start()
+
+    def describe(self):
+        return {**super().describe(), "http": self.http}
+
+
+def run_suite(suite, *rest, original=driver.run_suite):
+    outcome = original(suite, *rest)
+    for name in [name for name in outcome.tests if (suite.name, name) in NOT_FOR_TWO]:
+        del outcome.tests[name]
+    driver.say(f"{suite.name}: {outcome.passed()} passed, {outcome.failed()} failed, between two nodes")
+    return outcome
+
+
+def say(line="", original=driver.say):
+    if not re.fullmatch(r"\w+: \d+ passed, \d+ failed( \(.*\))?", line) and not any(
+            line.startswith(f"{suite}: FAIL {name}:") for suite, name in NOT_FOR_TWO):
+        original(line)
+
+
+def main():
+    rest = []
+    words = iter(sys.argv[1:])
+    values = {}
+    for word in words:
+        key = word.split("=")[0]
+        if key in ("--pair", "--server", "--against", "--debian", "--server-args"):
+            values[key] = word.split("=", 1)[1] if "=" in word else next(words)
+        else:
+            rest.append(word)
+    if "--pair" not in values:
+        raise SystemExit(__doc__)
+    available = programs(values.get("--server"), shlex.split(values.get("--server-args", "")), values.get("--against"), values.get("--debian"))
+    pair[:] = [available[letter] for letter in values["--pair"]]
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    driver.Server, driver.run_suite, driver.say = Pair, run_suite, say
+    return driver.main(["--server", pair[0].binary, *rest])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
