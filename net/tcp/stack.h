@@ -57,7 +57,7 @@ struct InterfaceAddress {
 
 struct Interface {
   MacAddress mac{};
-  uint16_t mtu = 1500;                      // of IP; 1280..9216 (576.. without IPv6 addresses)
+  uint16_t mtu = 1500;                      // of IP; 1280..9216 (from 128 on without IPv6 addresses)
   uint16_t vlan = 0;                        // 802.1Q id; 0 = untagged
   std::vector<InterfaceAddress> addresses;  // a link-local IPv6 address is added by itself if there is any IPv6 one
   std::optional<IpAddress> gateway4, gateway6;
@@ -94,6 +94,8 @@ struct Options {
   int64_t keepalive_idle_ns = 7'200'000'000'000;  // 0 = off
   int64_t keepalive_interval_ns = 75'000'000'000;
   uint8_t keepalive_probes = 9;
+  uint8_t orphan_retries = 8;  // ... when its owner has closed it already
+  int64_t orphan_ns = 60'000'000'000;  // without a sign of life, after its owner has closed it
   uint8_t max_retries = 15;  // timeouts in a row before a connection is given up (RFC 1122 R2: with backoff, ~15 min)
 };
 
@@ -187,8 +189,9 @@ class Stack {
   };
   ConnectionState connection_state(ConnId conn) const;
 
+  class Machine;  // machine.h: the inside
+
  private:
-  class Machine;
   std::unique_ptr<Machine> machine_;
 };
 
