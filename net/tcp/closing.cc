@@ -35,6 +35,10 @@ void Stack::Machine::close(ConnId id, bool abort) {
     return reset(*c, 0);
   }
   if (c->close_requested || c->close_queued) return;
+  if (c->state == State::kClosed) {  // reset, with bytes unread
+    drop_data(*c);
+    return queue_closed(*c, c->close_error);
+  }
   c->close_requested = true;
   if (c->in != nullptr) {
     c->in->clear();
@@ -101,6 +105,15 @@ void Stack::Machine::reset(Connection& c, int error) {
     return destroy(c);
   }
   if (!c.attached) return destroy(c);
+  // What a paused reader has not yet read was received all the same: it gets that first (drain_ready()).
+  if (!c.close_queued && wants_data(c) && c.in != nullptr && c.in->has_ready()) {
+    c.close_error = error;
+    c.in->clear_gaps();
+    std::unique_ptr<ReceiveQueue> unread = std::move(c.in);
+    drop_data(c);
+    c.in = std::move(unread);
+    return;
+  }
   if (c.close_queued) {
     if (c.close_error == 0) c.close_error = error;
   } else {

@@ -273,7 +273,14 @@ uint32_t Stack::Machine::send_room(const Connection& c) const {
 
 SendResult Stack::Machine::send(ConnId id, std::span<const iovec> iov) {
   Connection* c = attached(id);
-  if (c == nullptr || c->state == State::kClosed || c->fin_queued) return {SendResult::Status::kFailed, 0, -EPIPE};
+  if (c == nullptr || c->state == State::kClosed || c->fin_queued) {
+    // Reset, with bytes unread: the caller waits for kClosed now.
+    if (c != nullptr && c->state == State::kClosed && !c->close_queued) {
+      drop_data(*c);
+      queue_closed(*c, c->close_error);
+    }
+    return {SendResult::Status::kFailed, 0, -EPIPE};
+  }
   uint32_t room = c->reference != nullptr ? 0 : send_room(*c);
   uint32_t taken = 0;
   ReferenceSend* reference = nullptr;
@@ -317,7 +324,7 @@ void Stack::Machine::resume(ConnId id) {
   Connection* c = attached(id);
   if (c == nullptr || !c->paused) return;
   c->paused = false;
-  if ((c->in != nullptr && c->in->has_ready()) || c->peer_finished) mark_ready(*c);
+  if ((c->in != nullptr && c->in->has_ready()) || c->peer_finished || c->state == State::kClosed) mark_ready(*c);
 }
 
 // ---- Time

@@ -284,7 +284,9 @@ void Stack::Machine::drain_ready(Connection& c, std::vector<Event>& out, size_t&
                    .buffer = hand_out(0, chunk)});
   }
   if (c.in != nullptr && c.in->empty()) c.in.reset();
-  if (c.peer_finished) {
+  if (c.state == State::kClosed) {
+    queue_closed(c, c.close_error);
+  } else if (c.peer_finished) {
     queue_closed(c, 0);
   } else {
     update_offer(c);

@@ -94,7 +94,7 @@ struct Options {
   int64_t keepalive_idle_ns = 7'200'000'000'000;  // 0 = off
   int64_t keepalive_interval_ns = 75'000'000'000;
   uint8_t keepalive_probes = 9;
-  uint8_t orphan_retries = 8;  // ... when its owner has closed it already
+  uint8_t orphan_retries = 8;          // ... when its owner has closed it already
   int64_t orphan_ns = 60'000'000'000;  // without a sign of life, after its owner has closed it
   uint8_t max_retries = 15;  // timeouts in a row before a connection is given up (RFC 1122 R2: with backoff, ~15 min)
 };
