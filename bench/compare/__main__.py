@@ -35,7 +35,11 @@ def arguments() -> argparse.Namespace:
     )
     p.add_argument("--list", action="store_true", help="list the scenarios and exit")
     p.add_argument(
-        "--scenario", action="append", default=[], metavar="GLOB", help="only these (repeatable; 'all': every one)"
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only these (repeatable; 'core': those of a run without arguments, 'all': every one)",
     )
     p.add_argument("--quick", action="store_true", help="one run of each: a first impression, not a measurement")
     p.add_argument("--full", action="store_true", help="every scenario and column, 3 runs of 2 s: one to two hours")

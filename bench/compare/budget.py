@@ -46,7 +46,7 @@ def _self_costs(path: Path) -> Counter[str]:
     """Instructions by source file out of callgrind's format: what a called function costs is not counted twice."""
     names: dict[str, str] = {}
     out: Counter[str] = Counter()
-    current, function, skip = "", "", False
+    current, home, function, skip = "", "", "", False
     for line in path.read_text(errors="replace").splitlines():
         if found := re.match(r"(fl|fi|fe|fn)=\((\d+)\)(?: (.*))?", line):
             kind, number, name = found.groups()
@@ -57,6 +57,7 @@ def _self_costs(path: Path) -> Counter[str]:
                 function = names.get(f"fn{number}", "")
             else:
                 current = names.get(f"file{number}", "")
+                home = current if kind == "fl" else home
         elif found := re.match(r"(cfi|cfl|cfn)=\((\d+)\)(?: (.*))?", line):
             kind, number, name = found.groups()
             if name:
@@ -65,10 +66,9 @@ def _self_costs(path: Path) -> Counter[str]:
             skip = True
         elif found := re.match(r"(?:[+-]?\d+|\*) (\d+)", line):
             if not skip:
-                # A file outside the tree is a library's: then its function tells more (memmove).
-                out[current if re.search(r"(core|net|config)/", current) else f"{current}/{function}"] += int(
-                    found.group(1)
-                )
+                # Inlined from a library's header: of the function it stands in. Not inlined: its own name tells more.
+                ours = next((f for f in (current, home) if re.search(r"(core|net|config)/", f)), "")
+                out[ours or f"{current}/{function}"] += int(found.group(1))
             skip = False
     return out
 

@@ -336,11 +336,13 @@ SCENARIOS: list[Scenario] = [
 
 
 def select(patterns: list[str], full: bool) -> list[Scenario]:
-    """Scenarios matching any glob; 'all' for every one; none given: the core ones."""
-    if not patterns:
-        return [s for s in SCENARIOS if s.core or full]
-    chosen = [s for s in SCENARIOS if any(p == "all" or fnmatch.fnmatch(s.name, p) for p in patterns)]
-    for p in patterns:
-        if p != "all" and not any(fnmatch.fnmatch(s.name, p) for s in SCENARIOS):
+    """Scenarios matching any glob; 'core' and 'all' are sets of them; none given: the core ones."""
+    wanted = patterns or (["all"] if full else ["core"])
+
+    def matches(s: Scenario, p: str) -> bool:
+        return p == "all" or (p == "core" and s.core) or fnmatch.fnmatch(s.name, p)
+
+    for p in wanted:
+        if not any(matches(s, p) for s in SCENARIOS):
             raise SystemExit(f"no scenario matches '{p}'; scripts/bench --list shows them")
-    return chosen
+    return [s for s in SCENARIOS if any(matches(s, p) for p in wanted)]
