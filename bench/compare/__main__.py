@@ -87,6 +87,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument(
         "--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json"
     )
+    p.add_argument("--markdown", action="store_true", help="after the report: the figures as a table for a README")
     p.add_argument(
         "--budget",
         action="store_true",
@@ -234,6 +235,8 @@ def report(document: dict[str, Any], a: argparse.Namespace) -> int:
     if a.from_json or not sys.stdout.isatty():
         print(heading(document) + "\n")
     print(Report(rows, who, verdicts).text(document["warnings"]))
+    if a.markdown:
+        print("\n" + Report(rows, who, verdicts).markdown())
     if a.model:
         print("\n" + model.text(rows, who))
     if a.json:

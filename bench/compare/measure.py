@@ -42,7 +42,7 @@ class Cell:
 
     def median(self, metric: Metric) -> Optional[float]:
         values = self.values(metric)
-        return statistics.median(values) if values else None
+        return statistics.median_low(values) if values else None  # a value that was measured, as middle_result()
 
     def spread(self, metric: Metric) -> float:
         values = self.values(metric)

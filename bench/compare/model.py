@@ -18,6 +18,7 @@ CORES = (32, 64)
 # Assumed, not measured.
 NIC_BYTES_PER_S = 12.5e9  # 100 GbE, each way
 WIRE_SHARE = 1448 / (1448 + 20 + 20 + 12 + 14 + 4 + 20)  # payload of a full segment with timestamps / bytes on the wire
+SEGMENT_BYTES = 20 + 20 + 12 + 14 + 4 + 20  # of IP, TCP and Ethernet around a payload, preamble and gap included
 MEMORY_BYTES_PER_S = 250e9  # eight channels of DDR5-4800, at four fifths of their nominal rate
 SMALL_CROSSINGS = 8  # DMA in 1, kernel copies out 2, ours copies into an outbox 2, kernel copies in 2, DMA out 1
 LARGE_CROSSINGS = 6  # the same with the payload shared instead of copied
@@ -34,6 +35,7 @@ class Costs:
     whole: dict[int, float]  # by payload: one message in and out, on one shard
     floor: dict[int, float]  # the same for the relay
     crossing: Optional[float]  # more for a message whose subscriber lives on another shard
+    own_write: Optional[float]  # 16 B in and out when each message travels alone
     fan_out: Optional[float]  # one delivery of a wide fan-out
     churn: Optional[float]  # SUB or UNSUB where it happens
     churn_told: Optional[float]  # and on each other shard
@@ -66,6 +68,7 @@ def costs_of(rows: list[Row], who: list[Contender]) -> Optional[Costs]:
         whole,
         floor,
         None if pairs is None else 2 * pairs,
+        None if (own := read("own-write", alone)) is None else 2 * own,
         read("fan-100", alone),
         read("shards-churn-1", ours),
         slope("shards-churn", "cpu", 4, 3),
@@ -93,7 +96,7 @@ def text(rows: list[Row], who: list[Contender]) -> str:
         f"measured, ns of CPU for a message in and out: {', '.join(f'{s} B {v:.0f}' for s, v in costs.whole.items())}",
         f"of which the kernel's (floor): {', '.join(f'{s} B {v:.0f}' for s, v in costs.floor.items())}",
         f"more when it crosses to another shard: {number(costs.crossing, 'ns')}; a delivery of a wide fan-out: "
-        f"{number(costs.fan_out, 'ns')}",
+        f"{number(costs.fan_out, 'ns')}; a message in and out when each travels alone: {number(costs.own_write, 'ns')}",
         f"SUB or UNSUB: {number(costs.churn, 'ns')}, and {number(costs.churn_told, 'ns')} on each other shard; "
         f"memory {number(costs.memory, 'B')}, and {number(costs.memory_told, 'B')} on each",
     ]
@@ -104,6 +107,18 @@ def text(rows: list[Row], who: list[Contender]) -> str:
             first = min(found, key=lambda k: found[k])
             table.add(
                 [f"{cores} cores, {size} B", *(per_second(found[k]) for k in ("CPU", "network", "memory bus")), first]
+            )
+        if costs.own_write:
+            cpu = cores * 1e9 / (costs.own_write + (costs.crossing or 0.0))
+            net = NIC_BYTES_PER_S / (16 + MSG_LINE + SEGMENT_BYTES)
+            table.add(
+                [
+                    f"{cores} cores, 16 B, a segment each",
+                    per_second(cpu),
+                    per_second(net),
+                    "",
+                    "CPU" if cpu < net else "network",
+                ]
             )
     blocks = ["\n".join(inputs), table.text()]
     if costs.fan_out:

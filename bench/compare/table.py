@@ -181,6 +181,22 @@ class Report:
                 out += [part for line in mine for part in _goal_lines(line)]
         return "\n".join(out)
 
+    def markdown(self) -> str:
+        """The figures for a README: server CPU per message, and how many times better, in both set-ups."""
+        all_names, ours = self._columns(ALL_CORES)
+        one_names, alone = self._columns(ONE_CORE)
+        names = [*all_names, *(n for n in one_names if n not in all_names)]
+        head = ["server CPU ns per message", *names, "all cores", "one core", "× floor"]
+        lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+        for row in self._rows:
+            for metric in (m for m in row.scenario.metrics if m.key == "cpu"):
+                both = [self._verdicts.get((row.scenario.name, metric.label, n)) for n in (ours, alone)]
+                cells = [row.scenario.title, *(number(_median(row, n, metric)) for n in names)]
+                cells += [f"{v.ratio:.1f}×" if v and v.ratio else "" for v in both]
+                cells.append(f"{both[0].over_floor:.1f}" if both[0] and both[0].over_floor else "")
+                lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
     def text(self, warnings: list[str]) -> str:
         blocks = [self._cpu(ALL_CORES), self._cpu(ONE_CORE), self._latency(), self._other(), self._wall()]
         blocks.append(self._goals())
