@@ -464,8 +464,7 @@ Section make_options_section() {
 
           // --- other listeners and peers
           block<S>("cluster", &S::cluster, cluster_section(), "servers that are one",
-                   [](Binder&, S& target, const Value&) { target.cluster.defined = true; })
-              .later(),
+                   [](Binder&, S& target, const Value&) { target.cluster.defined = true; }),
           block<S>("gateway", &S::gateway, gateway_section(), "clusters that know each other",
                    [](Binder&, S& target, const Value&) { target.gateway.defined = true; })
               .later(),

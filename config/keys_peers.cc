@@ -161,7 +161,9 @@ const Section& cluster_section() {
                        binder.error(value.position, "Cluster permissions do not support dynamic responses");
                      }
                    }),
-          block<S>("tls", &S::tls, tls_section(), "of routes, both directions"),
+          block<S>("tls", &S::tls, tls_section(), "of routes, both directions").later([](const Value&) {
+            return false;
+          }),
           text<S>("advertise|cluster_advertise", &S::advertise, "", "host[:port] told to other servers"),
           flag<S>("no_advertise", &S::no_advertise, "false", "do not tell clients about the other servers"),
           integer<S>("connect_retries", &S::connect_retries, 0, kMostRetries, "0", "of routes learnt from others"),

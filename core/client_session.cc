@@ -655,7 +655,7 @@ void ClientSession::on_timer() {
   }
   if (blocked_since_ns != 0 && now >= blocked_since_ns + options.write_deadline.count()) {
     ++account->slow_consumers;
-    shard.count_slow_consumer();
+    shard.count_slow_consumer(kind);
     log.info("{} - Slow Consumer Detected: WriteDeadline of {} ms exceeded with {} bytes pending", label(),
              options.write_deadline.count() / 1'000'000, outbox.pending());
     return close(CloseReason::kSlowConsumerWriteDeadline, true);
@@ -668,7 +668,7 @@ void ClientSession::on_timer() {
     if (!active || need_rtt) {
       if (pings_out_ + 1 > options.ping_max) {
         log.debug("{} - Stale Client Connection - Closing", label());
-        shard.count_stale();
+        shard.count_stale(kind);
         refuse(error_text::kStaleConnection);
         return close(CloseReason::kStaleConnection);
       }

@@ -17,6 +17,25 @@ constexpr size_t kShareAbove =
 constexpr size_t kMostDigits = 20;
 constexpr uint8_t kMaxHops = 8;  // picks made again; also bounded by the number of shards
 
+// Who may be held back for feeding a slow consumer. Never a peer: everybody else behind it would wait too.
+bool from_client(const Message& message) {
+  return message.from != nullptr && message.from->kind == SessionKind::kClient;
+}
+
+// A message of JetStream travels between servers under the subject it is delivered on, with the one it was published on
+// behind its acknowledgement reply: "$JS.ACK.<...>@<subject>". The last server takes them apart: clients are shown the
+// second subject, and the reply without it. Returns where the '@' is.
+size_t acknowledged_subject(const Message& message, std::string_view reply) {
+  constexpr int kAckDots = 8;  // the reply itself has as many
+  if (message.source == SessionKind::kClient || !reply.starts_with("$JS.ACK.")) return std::string_view::npos;
+  int dots = 0;
+  for (size_t at = 0; at + 1 < reply.size(); ++at) {
+    dots += reply[at] == '.' ? 1 : 0;
+    if (reply[at] == '@' && dots >= kAckDots) return at;
+  }
+  return std::string_view::npos;
+}
+
 }  // namespace
 
 Delivery::Delivery(Shard& shard)
@@ -266,7 +285,7 @@ bool Delivery::send_to_targets(const Message& message, Account& account) {
     const PeerTarget& target = targets_[i];
     Session& to = *target.session;
     const size_t pending = to.outbox.pending();
-    if (pending > stall_above_ && message.from != nullptr) [[unlikely]]
+    if (pending > stall_above_ && from_client(message)) [[unlikely]]
       shard_.stall(*message.from, pending >= max_pending_ ? 5'000'000 : 2'000'000);
     line_.clear();
     to.message_line(line_, account, message, target);
@@ -340,7 +359,7 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
   const size_t pending = to.outbox.pending();
   if (pending > stall_above_) [[unlikely]] {
     if (drop_when_stalled_) return false;
-    if (message.from != nullptr) shard_.stall(*message.from, pending >= max_pending_ ? 5'000'000 : 2'000'000);
+    if (from_client(message)) shard_.stall(*message.from, pending >= max_pending_ ? 5'000'000 : 2'000'000);
   }
   ++sub.delivered;
   if (sub.limited && reached_limit(sub)) [[unlikely]]
@@ -396,7 +415,11 @@ const Delivery::Encoding& Delivery::encoding(const Message& message, bool with_h
   e.ready = true;
   e.skip = with_headers ? 0 : message.header_size;
   const std::string_view verb = with_headers ? "HMSG " : "MSG ";
-  const std::string_view subject = message.subject, reply = client_reply(message);
+  std::string_view subject = message.subject, reply = client_reply(message);
+  if (const size_t at = acknowledged_subject(message, reply); at != std::string_view::npos) [[unlikely]] {
+    subject = reply.substr(at + 1);
+    reply = reply.substr(0, at);
+  }
   // (libstdc++ 12 hands the capacity over as the size: it is counted here.)
   e.head.resize_and_overwrite(verb.size() + subject.size() + 1, [&](char* const begin, size_t) {
     char* at = put(put(begin, verb), subject);
@@ -602,7 +625,7 @@ bool Delivery::reached_limit(Subscription& sub) {
 
 void Delivery::slow_consumer(Session& session, Account& account) {
   ++account.slow_consumers;
-  shard_.count_slow_consumer();
+  shard_.count_slow_consumer(session.kind);
   shard_.server().log.info("{} - Slow Consumer Detected: MaxPending of {} Exceeded", session.label(), max_pending_);
   session.close(CloseReason::kSlowConsumerPendingBytes, true);
 }

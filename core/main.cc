@@ -17,6 +17,8 @@
 #include <string>
 #include <tuple>
 
+#include "cluster/dialer.h"
+#include "cluster/mesh.h"
 #include "config/flags.h"
 #include "core/cpuset.h"
 #include "core/go_format.h"
@@ -99,8 +101,9 @@ std::pair<std::string, int> advertised(const std::string& text, int own_port) {
 // The control thread's view of a running server.
 class Control {
  public:
-  Control(core::Server& server, net::Broker& broker, net::control::LogSink& log)
-      : server_(server), broker_(broker), log_(log) {}
+  // `mesh`: null without a cluster.
+  Control(core::Server& server, net::Broker& broker, cluster::Mesh* mesh, net::control::LogSink& log)
+      : server_(server), broker_(broker), mesh_(mesh), log_(log) {}
 
   // Until a signal ends the server.
   void run(net::control::Signals& signals) {
@@ -137,10 +140,11 @@ class Control {
     if (lame_duck_) return;
     log_.info("Entering lame duck mode, stop accepting new clients");
     broker_.stop_listening();
-    core::ServerInfo info = server_.info();
-    info.lame_duck = true;
-    info.connect_urls.clear();
-    server_.set_info(std::move(info));
+    server_.change_info([](core::ServerInfo& info) {
+      info.lame_duck = true;
+      info.connect_urls.clear();
+    });
+    if (mesh_ != nullptr) mesh_->enter_lame_duck();
     if (server_.clients() == 0) {
       done_ = true;
       return;
@@ -175,11 +179,41 @@ class Control {
 
   core::Server& server_;
   net::Broker& broker_;
+  cluster::Mesh* mesh_;
   net::control::LogSink& log_;
   bool done_ = false;
   bool lame_duck_ = false;
   int64_t closing_at_ns_ = 0;
 };
+
+std::string cluster_host(const config::Options& options) {
+  return options.cluster.host.empty() ? config::kDefaultHost : options.cluster.host;
+}
+
+// Where clients reach this server, as the other members tell theirs.
+std::vector<std::string> client_urls(const core::ServerInfo& info, const config::Options& options) {
+  if (!options.client_advertise.empty()) return {host_port(info.host, info.port)};
+  std::vector<std::string> urls;
+  for (const std::string& address : net::reachable_addresses(options.host))
+    urls.push_back(host_port(address, options.port));
+  return urls;
+}
+
+// Binds the cluster's port and makes the mesh. "" or why not.
+std::string open_cluster(const config::Options& options, uint32_t shards, core::Server& server, cluster::Dialer& dialer,
+                         uint64_t seed, net::Listeners& listeners, std::unique_ptr<cluster::Mesh>& mesh) {
+  const std::string host = cluster_host(options);
+  auto opened = net::open_listeners(host, options.cluster.port, static_cast<int>(shards));
+  if (!opened) return fmt::format("Error listening on router port: {} - {}", options.cluster.port, opened.error());
+  listeners = *opened;
+  cluster::MeshPlan plan;
+  plan.port = listeners.port;
+  plan.client_urls = client_urls(server.info(), options);
+  for (const std::string& address : net::interface_addresses())
+    plan.own_addresses.push_back(host_port(address, listeners.port));
+  mesh = std::make_unique<cluster::Mesh>(server, dialer, std::move(plan), seed);
+  return "";
+}
 
 int fail(const std::string& program, const std::string& why) {
   std::fprintf(stderr, "%s: %s\n", program.c_str(), why.c_str());
@@ -206,6 +240,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   log->info("Starting {}", program);
   log->info("  Version:  {}", identity.version);
   log->info("  Peregrine: {}", PEREGRINE_VERSION);
+  if (!options.cluster.name.empty()) log->info("  Cluster:  {}", options.cluster.name);
   log->info("  Name:     {}", identity.name);
   log->info("  ID:       {}", identity.id);
   if (!options.config_file.empty())
@@ -242,9 +277,19 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   core::Server server(options, identity, key, *log, workers);
 
   if (!options.client_advertise.empty()) {
-    core::ServerInfo info = server.info();
-    std::tie(info.host, info.port) = advertised(options.client_advertise, options.port);
-    server.set_info(std::move(info));
+    server.change_info([&](core::ServerInfo& info) {
+      std::tie(info.host, info.port) = advertised(options.client_advertise, options.port);
+    });
+  }
+
+  // Outlives the broker: its sessions say goodbye to it.
+  net::Broker* running = nullptr;
+  cluster::Dialer dialer(server, [&running](uint32_t shard) -> net::Reactor& { return running->reactor(shard); });
+  std::unique_ptr<cluster::Mesh> mesh;
+  net::Listeners route_listeners;
+  if (options.cluster.port != 0) {
+    error = open_cluster(options, plan.shards, server, dialer, seed, route_listeners, mesh);
+    if (!error.empty()) return fatal(error);
   }
 
   net::BrokerPlan broker_plan;
@@ -253,7 +298,9 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   broker_plan.make_backend = choice->make;
   broker_plan.listeners = listeners->fds;
   broker_plan.seed = seed;
+  if (mesh != nullptr) broker_plan.peer_listeners.push_back({route_listeners.fds, mesh->opener()});
   net::Broker broker(server, std::move(broker_plan));
+  running = &broker;
 
   net::ServerFacts facts;
   facts.server_id = identity.id;
@@ -268,6 +315,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.config_load_ns = started_ns;
   facts.peregrine_version = PEREGRINE_VERSION;
   facts.backend = choice->name;
+  facts.cluster_port = route_listeners.port;
   facts.cores = static_cast<int>(allowed.cpus.size());
   facts.shards = static_cast<int>(plan.shards);
   net::control::ShardSource source(server, broker, facts);
@@ -284,6 +332,12 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   for (const std::string& note : broker.backend_report().notes) log->info("{}: {}", broker.backend_report().name, note);
   log->info("Listening for client connections on {}", host_port(options.host, options.port));
   log->info("Server is ready");
+  if (mesh != nullptr) {
+    log->info("Cluster name is {}", mesh->cluster_name());
+    if (mesh->name_is_dynamic()) log->warn("Cluster name was dynamically generated, consider setting one");
+    log->info("Listening for route connections on {}", host_port(cluster_host(options), route_listeners.port));
+    mesh->start();
+  }
 
   if (!options.pid_file.empty()) {
     if (error = net::control::write_pid_file(options.pid_file); !error.empty()) return fatal(error);
@@ -297,14 +351,17 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
       ports.monitoring = net::control::listener_urls(
           "http", options.http_host.empty() ? options.host : options.http_host, monitor.port());
     }
+    if (mesh != nullptr)
+      ports.cluster = net::control::listener_urls("nats", cluster_host(options), route_listeners.port);
     if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
   }
 
   net::control::Signals signals;
-  Control(server, broker, *log).run(signals);
+  Control(server, broker, mesh.get(), *log).run(signals);
 
   log->info("Initiating Shutdown...");
   monitor.stop();
+  if (mesh != nullptr) mesh->stop();
   broker.stop();
   if (!ports_file.empty()) net::control::remove_ports_file(ports_file);
   log->info("Server Exiting..");

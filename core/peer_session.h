@@ -30,6 +30,10 @@ class PeerSession : public Session {
 
   bool detach_slice() final;
 
+  // The row of /routez; false if it is not a route, or not one yet.
+  virtual bool describe(RouteRow&, bool) const { return false; }
+  using Session::describe;
+
  protected:
   // Called once, before the first slice: timers, listeners and whoever knows of this session let go of it.
   virtual void on_detach() = 0;

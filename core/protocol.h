@@ -47,6 +47,16 @@ enum class CloseReason : uint8_t {
   kMaxControlLine,
   kServerShutdown,
   kNoRespondersNeedHeaders,
+  kWrongPort,
+  kDuplicateRoute,
+  kRouteRemoved,
+  kWrongGateway,
+  kMissingAccount,
+  kClusterNameConflict,
+  kDuplicateServerName,
+  kDuplicateRemoteLeafnode,
+  kMinimumVersionRequired,
+  kClusterNamesIdentical,
 };
 
 constexpr std::string_view text(CloseReason reason) {
@@ -85,6 +95,26 @@ constexpr std::string_view text(CloseReason reason) {
       return "Server Shutdown";
     case CloseReason::kNoRespondersNeedHeaders:
       return "No Responders Requires Headers";
+    case CloseReason::kWrongPort:
+      return "Incorrect Port";
+    case CloseReason::kDuplicateRoute:
+      return "Duplicate Route";
+    case CloseReason::kRouteRemoved:
+      return "Route Removed";
+    case CloseReason::kWrongGateway:
+      return "Wrong Gateway";
+    case CloseReason::kMissingAccount:
+      return "Missing Account";
+    case CloseReason::kClusterNameConflict:
+      return "Cluster Name Conflict";
+    case CloseReason::kDuplicateServerName:
+      return "Duplicate Server Name";
+    case CloseReason::kDuplicateRemoteLeafnode:
+      return "Duplicate Remote LeafNode Connection";
+    case CloseReason::kMinimumVersionRequired:
+      return "Minimum Version Required";
+    case CloseReason::kClusterNamesIdentical:
+      return "Cluster Names Identical";
   }
   return "Unknown State";
 }

@@ -37,6 +37,10 @@ void Server::rebuild() {
   info_head_ = "INFO " + head.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   info_head_.pop_back();
   info_tail_.clear();
+  if (!info_.cluster.empty())
+    info_tail_ +=
+        ",\"cluster\":" + nlohmann::json(info_.cluster).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (info_.cluster_dynamic) info_tail_ += ",\"cluster_dynamic\":true";
   if (!info_.connect_urls.empty()) info_tail_ += ",\"connect_urls\":" + nlohmann::json(info_.connect_urls).dump();
   if (info_.lame_duck) info_tail_ += ",\"ldm\":true";
 }
@@ -60,9 +64,9 @@ std::string Server::info_line(uint64_t cid, std::string_view client_ip, std::str
   return line;
 }
 
-void Server::set_info(ServerInfo info) {
+void Server::change_info(const std::function<void(ServerInfo&)>& change) {
   std::lock_guard lock(info_mutex_);
-  info_ = std::move(info);
+  change(info_);
   lame_duck_.store(info_.lame_duck, std::memory_order_relaxed);
   rebuild();
 }

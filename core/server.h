@@ -46,6 +46,8 @@ struct ServerInfo {
   std::string host;
   int port = 0;
   std::vector<std::string> connect_urls;
+  std::string cluster;  // empty = none
+  bool cluster_dynamic = false;
   bool lame_duck = false;
 };
 
@@ -62,7 +64,8 @@ class Server {
 
   // An INFO line for one client.
   std::string info_line(uint64_t cid, std::string_view client_ip, std::string_view account) const;
-  void set_info(ServerInfo info);
+  // Changes it as one step; any thread.
+  void change_info(const std::function<void(ServerInfo&)>& change);
   ServerInfo info() const;
   bool lame_duck() const { return lame_duck_.load(std::memory_order_relaxed); }
 

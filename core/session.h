@@ -34,6 +34,7 @@ enum Hold : uint8_t {
   kHoldStalled = 1,  // it feeds a subscriber that can not keep up
   kHoldAuth = 2,     // its credentials are being compared on a worker
   kHoldRing = 4,     // records it caused wait in an overflow list (design.md section 4, rule 2)
+  kHoldPeer = 8,     // a peer: an answer is awaited, or the rest of a long list is for the next turn
 };
 
 class Session {

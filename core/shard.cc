@@ -826,8 +826,8 @@ ShardSnapshot Shard::snapshot() const {
   out.shard = index_;
   for (const Session* session : sessions_) out.connections += session->kind == SessionKind::kClient ? 1 : 0;
   out.total_connections = total_connections_;
-  out.slow_consumers.clients = slow_consumers_;
-  out.stale_connections.clients = stale_;
+  out.slow_consumers = slow_consumers_;
+  out.stale_connections = stale_;
   out.stalled_clients = stalls_;
   for (const auto& account : accounts_) {
     AccountSnapshot& to = out.accounts.emplace_back();

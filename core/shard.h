@@ -134,8 +134,8 @@ class Shard final : public ReleaseSink {
   }
   void to_close(Session& session) { closing_.push_back(&session); }
   void stall(Session& producer, int64_t for_ns);
-  void count_slow_consumer() { ++slow_consumers_; }
-  void count_stale() { ++stale_; }
+  void count_slow_consumer(SessionKind kind) { ++slow_consumers_.of(kind); }
+  void count_stale(SessionKind kind) { ++stale_.of(kind); }
   void count_peer_message(size_t bytes) {
     ++peer_traffic_in_.in_msgs;
     peer_traffic_in_.in_bytes += bytes;
@@ -273,7 +273,8 @@ class Shard final : public ReleaseSink {
   int64_t lame_duck_interval_ns_ = 0;
   Timer lame_duck_timer_;
 
-  uint64_t total_connections_ = 0, slow_consumers_ = 0, stale_ = 0, stalls_ = 0;
+  uint64_t total_connections_ = 0, stalls_ = 0;
+  KindCounts slow_consumers_, stale_;
   uint64_t turns_ = 0, parks_ = 0;
   RingSnapshot ring_counters_;
   Traffic peer_traffic_in_;

@@ -10,9 +10,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "config/options.h"
 #include "core/sublist.h"
 
 namespace peregrine::core {
@@ -25,6 +27,20 @@ struct Traffic {
 struct KindCounts {
   uint64_t clients = 0, routes = 0, gateways = 0, leafs = 0;
   uint64_t total() const { return clients + routes + gateways + leafs; }
+  uint64_t& of(SessionKind kind) {
+    switch (kind) {
+      case SessionKind::kRoute:
+        return routes;
+      case SessionKind::kGateway:
+        return gateways;
+      case SessionKind::kLeaf:
+      case SessionKind::kHub:
+        return leafs;
+      case SessionKind::kClient:
+        break;
+    }
+    return clients;
+  }
 };
 
 // One account's part of a shard.
@@ -109,6 +125,17 @@ struct ConnRow {
   std::string proxy_key;
   std::vector<SubRow>
       subs;  // only with ConnzQuery::subs; of a closed one what it had; `account` of these rows stays empty
+};
+
+// One connection to another server of the cluster, in /routez.
+struct RouteRow {
+  ConnRow conn;  // `subs` with the account of each
+  std::string remote_id, remote_name;
+  bool did_solicit = false;
+  bool is_configured = false;
+  std::optional<config::SubjectPermission> import_subjects, export_subjects;  // the remote's
+  std::string account;                                                        // its own route
+  std::string compression;
 };
 
 enum class ConnState : uint8_t { kOpen, kClosed, kAll };

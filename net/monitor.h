@@ -42,6 +42,8 @@ struct ServerFacts {
   int64_t start_ns = 0;
   int64_t config_load_ns = 0;
   std::string system_account;  // empty = there is none
+  std::string cluster_name;    // empty = no cluster
+  int cluster_port = 0;        // the real one
 
   // Ours, shown in the "peregrine" object.
   std::string peregrine_version;
@@ -63,6 +65,7 @@ class MonitorSource {
   virtual ServerFacts facts() = 0;
   virtual std::vector<core::ShardSnapshot> shards() = 0;
   virtual core::ConnRows connections(const core::ConnzQuery& query) = 0;  // all shards' rows, totals added up
+  virtual std::vector<core::RouteRow> routes(bool subs) = 0;
   virtual core::SubRows subscriptions(const core::SubszQuery& query) = 0;
   virtual Health health() = 0;
 };

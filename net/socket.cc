@@ -2,11 +2,13 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
@@ -112,6 +114,46 @@ int set_nonblocking(int fd) {
 void reset_on_close(int fd) {
   const linger now{1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+std::vector<std::string> interface_addresses() {
+  std::vector<std::string> addresses;
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return addresses;
+  // getifaddrs() has all IPv4 addresses first.
+  std::vector<std::pair<unsigned, std::string>> found;
+  for (const ifaddrs* it = list; it != nullptr; it = it->ifa_next) {
+    char text[INET6_ADDRSTRLEN] = "";
+    if (it->ifa_addr == nullptr) continue;
+    if (it->ifa_addr->sa_family == AF_INET) {
+      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr, text, sizeof(text));
+    } else if (it->ifa_addr->sa_family == AF_INET6) {
+      inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(it->ifa_addr)->sin6_addr, text, sizeof(text));
+    }
+    if (text[0] != '\0') found.emplace_back(if_nametoindex(it->ifa_name), text);
+  }
+  freeifaddrs(list);
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto& [index, address] : found) addresses.push_back(std::move(address));
+  return addresses;
+}
+
+std::vector<std::string> reachable_addresses(const std::string& host) {
+  in_addr v4{};
+  in6_addr v6{};
+  const bool any = host.empty() || (inet_pton(AF_INET, host.c_str(), &v4) == 1 && v4.s_addr == INADDR_ANY) ||
+                   (inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+  if (!any) return {host};
+  std::vector<std::string> addresses = interface_addresses();
+  std::erase_if(addresses, [&](const std::string& address) {
+    if (inet_pton(AF_INET, address.c_str(), &v4) == 1) {
+      const uint32_t bits = ntohl(v4.s_addr);
+      return bits >> 24 == 127 || bits >> 16 == 0xa9fe;
+    }
+    return inet_pton(AF_INET6, address.c_str(), &v6) != 1 || IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_LINKLOCAL(&v6);
+  });
+  if (addresses.empty()) addresses.push_back(host);
+  return addresses;
 }
 
 std::string errno_text(int error) {

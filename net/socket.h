@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "net/backend.h"
 
@@ -78,6 +79,12 @@ std::string host_and_port(const std::string& host, int port);
 void set_tcp_options(int fd);
 int set_nonblocking(int fd);
 void reset_on_close(int fd);  // close() sends RST and drops what is queued
+
+// Every address of this machine's interfaces, numeric, one interface after the other.
+std::vector<std::string> interface_addresses();
+// Where others reach a listener bound to `host`: itself, or for 0.0.0.0 and :: the addresses that mean something
+// outside this machine and link.
+std::vector<std::string> reachable_addresses(const std::string& host);
 
 // Go's lower-case wording of an errno, as nats-server's log has it: "address already in use".
 std::string errno_text(int error);

@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 
@@ -423,6 +424,63 @@ void sort_connections(std::vector<ConnRow>& rows, ConnSort sort, int64_t now_ns)
   }
 }
 
+Json cluster_detail(const ServerFacts& facts) {
+  const config::Cluster& cluster = facts.options->cluster;
+  Json json = Json::object();
+  if (facts.cluster_port == 0) return json;
+  put_unless_empty(json, "name", facts.cluster_name);
+  json["addr"] = cluster.host.empty() ? config::kDefaultHost : cluster.host;
+  json["cluster_port"] = facts.cluster_port;
+  json["auth_timeout"] = seconds(cluster.authorization.timeout.value_or(config::Duration(std::chrono::seconds(2))));
+  std::vector<std::string> urls;
+  for (const config::Url& url : cluster.routes) urls.push_back(fmt::format("{}:{}", url.host, url.port));
+  put_unless_empty(json, "urls", urls);
+  json["tls_timeout"] = seconds(config::Duration(std::chrono::seconds(2)));
+  json["pool_size"] = cluster.pool_size == 0 ? 3 : cluster.pool_size;
+  put_unless_empty(json, "write_deadline", cluster.write_deadline.count());
+  json["write_timeout"] = cluster.write_timeout == config::WriteTimeout::kClose ? "close" : "retry";
+  return json;
+}
+
+void put_subjects(Json& json, const char* name, const std::optional<config::SubjectPermission>& subjects) {
+  if (!subjects) return;
+  Json& to = json[name] = Json::object();
+  if (subjects->allow && !subjects->allow->empty()) to["allow"] = *subjects->allow;
+  if (!subjects->deny.empty()) to["deny"] = subjects->deny;
+}
+
+Json route_detail(const core::RouteRow& route, const Params::Subs& subs, int64_t now_ns) {
+  const core::ConnRow& conn = route.conn;
+  Json json = Json::object();
+  json["rid"] = conn.cid;
+  json["remote_id"] = route.remote_id;
+  json["remote_name"] = route.remote_name;
+  json["did_solicit"] = route.did_solicit;
+  json["is_configured"] = route.is_configured;
+  json["ip"] = conn.ip;
+  json["port"] = conn.port;
+  json["start"] = core::format_time(conn.start_ns);
+  json["last_activity"] = core::format_time(conn.last_activity_ns);
+  json["rtt"] = rtt_text(conn.rtt_ns);
+  json["uptime"] = core::format_uptime(std::max<int64_t>(0, now_ns - conn.start_ns));
+  json["idle"] = core::format_uptime(std::max<int64_t>(0, now_ns - conn.last_activity_ns));
+  put_subjects(json, "import", route.import_subjects);
+  put_subjects(json, "export", route.export_subjects);
+  json["pending_size"] = conn.pending_bytes;
+  json["in_msgs"] = conn.traffic.in_msgs;
+  json["out_msgs"] = conn.traffic.out_msgs;
+  json["in_bytes"] = conn.traffic.in_bytes;
+  json["out_bytes"] = conn.traffic.out_bytes;
+  json["subscriptions"] = conn.subscriptions;
+  for (const core::SubRow& sub : conn.subs) {
+    if (subs.detail) json["subscriptions_list_detail"].push_back(sub_detail(sub, sub.account));
+    else json["subscriptions_list"].push_back(sub.subject);
+  }
+  put_unless_empty(json, "account", route.account);
+  put_unless_empty(json, "compression", route.compression);
+  return json;
+}
+
 Json head(const ServerFacts& facts, int64_t now_ns) {
   Json json = Json::object();
   json["server_id"] = facts.server_id;
@@ -530,8 +588,8 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["max_control_line"] = options.max_control_line;
   json["max_payload"] = options.max_payload;
   json["max_pending"] = options.max_pending;
-  for (const char* absent : {"cluster", "gateway", "leaf", "mqtt", "websocket", "jetstream"})
-    json[absent] = Json::object();
+  json["cluster"] = cluster_detail(facts);
+  for (const char* absent : {"gateway", "leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
   if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
@@ -545,8 +603,11 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["cpu"] = number(numbers.cpu_percent);
   json["connections"] = connections;
   json["total_connections"] = total_connections;
-  json["routes"] = 0;
-  json["remotes"] = 0;
+  const std::vector<core::RouteRow> routes = source.routes(false);
+  std::set<std::string> remotes;
+  for (const core::RouteRow& route : routes) remotes.insert(route.remote_id);
+  json["routes"] = routes.size();
+  json["remotes"] = remotes.size();
   json["leafnodes"] = 0;
   json["in_msgs"] = traffic.in_msgs;
   json["in_bytes"] = traffic.in_bytes;
@@ -706,15 +767,21 @@ HttpAnswer answer_healthz(MonitorSource& source, const HttpRequest& request, cor
 
 HttpAnswer answer_routez(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
   Params params(request);
-  params.subs();
+  const Params::Subs subs = params.subs();
   if (params.failed()) return params.answer();
   const ServerFacts facts = source.facts();
+  const std::vector<core::RouteRow> routes = source.routes(subs.list || subs.detail);
   Json json = Json::object();
   json["server_id"] = facts.server_id;
   json["server_name"] = facts.server_name;
   json["now"] = core::format_time(now_ns);
-  json["num_routes"] = 0;
+  if (const auto& permissions = facts.options->cluster.permissions) {
+    put_subjects(json, "import", permissions->publish);
+    put_subjects(json, "export", permissions->subscribe);
+  }
+  json["num_routes"] = routes.size();
   json["routes"] = Json::array();
+  for (const core::RouteRow& route : routes) json["routes"].push_back(route_detail(route, subs, now_ns));
   return json_answer(json);
 }
 

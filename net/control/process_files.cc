@@ -3,8 +3,6 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +12,8 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
+
+#include "net/socket.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -61,24 +61,8 @@ std::vector<std::string> listener_urls(std::string_view scheme, const std::strin
   const bool any_v6 = inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6);
   if (!any_v4 && !any_v6) return {url(scheme, host, port)};
   std::vector<std::string> urls;
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return {url(scheme, host, port)};
-  // One interface after the other, as nats-server lists them; getifaddrs() has all IPv4 addresses first.
-  std::vector<std::pair<unsigned, std::string>> found;
-  for (const ifaddrs* it = list; it != nullptr; it = it->ifa_next) {
-    char text[INET6_ADDRSTRLEN] = "";
-    if (it->ifa_addr == nullptr) continue;
-    // nats-server listens on both families for 0.0.0.0 and lists both; so do we.
-    if (it->ifa_addr->sa_family == AF_INET) {
-      inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(it->ifa_addr)->sin_addr, text, sizeof(text));
-    } else if (it->ifa_addr->sa_family == AF_INET6) {
-      inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(it->ifa_addr)->sin6_addr, text, sizeof(text));
-    }
-    if (text[0] != '\0') found.emplace_back(if_nametoindex(it->ifa_name), url(scheme, text, port));
-  }
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (auto& [index, address] : found) urls.push_back(std::move(address));
-  freeifaddrs(list);
+  for (const std::string& address : interface_addresses()) urls.push_back(url(scheme, address, port));
+  if (urls.empty()) urls.push_back(url(scheme, host, port));
   return urls;
 }
 

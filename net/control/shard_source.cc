@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "core/client_session.h"
+#include "core/peer_session.h"
 #include "core/subject.h"
 
 namespace peregrine::net::control {
@@ -31,7 +32,9 @@ ShardSource::ShardSource(core::Server& server, Broker& broker, ServerFacts facts
 
 ServerFacts ShardSource::facts() {
   ServerFacts facts = facts_;
-  facts.connect_urls = server_.info().connect_urls;
+  const core::ServerInfo info = server_.info();
+  facts.connect_urls = info.connect_urls;
+  facts.cluster_name = info.cluster;
   return facts;
 }
 
@@ -109,6 +112,28 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
   if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
   std::lock_guard lock(state->mutex);
   return state->rows;
+}
+
+std::vector<core::RouteRow> ShardSource::routes(bool subs) {
+  auto gathered = std::make_shared<Gathered<std::vector<core::RouteRow>>>();
+  const bool all = broker_.run_on_shards(
+      [gathered, subs](core::Shard& shard) {
+        std::vector<core::RouteRow> rows;
+        for (const core::Session* session : shard.sessions()) {
+          if (session->kind != core::SessionKind::kRoute || session->closing()) continue;
+          core::RouteRow row;
+          if (static_cast<const core::PeerSession*>(session)->describe(row, subs)) rows.push_back(std::move(row));
+        }
+        std::lock_guard lock(gathered->mutex);
+        for (core::RouteRow& row : rows) gathered->rows.push_back(std::move(row));
+        return true;
+      },
+      kTimeoutMs);
+  if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
+  std::lock_guard lock(gathered->mutex);
+  std::vector<core::RouteRow> rows = gathered->rows;
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.conn.cid < b.conn.cid; });
+  return rows;
 }
 
 core::SubRows ShardSource::subscriptions(const core::SubszQuery& query) {

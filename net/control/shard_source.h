@@ -19,6 +19,7 @@ class ShardSource final : public MonitorSource {
   ServerFacts facts() override;
   std::vector<core::ShardSnapshot> shards() override;
   core::ConnRows connections(const core::ConnzQuery& query) override;
+  std::vector<core::RouteRow> routes(bool subs) override;
   core::SubRows subscriptions(const core::SubszQuery& query) override;
   Health health() override;
 

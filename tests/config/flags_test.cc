@@ -181,9 +181,9 @@ TEST(Flags, CheckingAConfig) {
             "nats-server: configuration file a.conf is valid "
             "(sha256:5b27b68e52c25859a76c94f378c31d5a499ca677a46b38fb5f58ded229b59650)");
   EXPECT_EQ(error("-t"), "nats-server: must specify [-c, --config] option to check configuration file syntax");
-  world.files["bad.conf"] = "cluster { port: 6222 }\nfoo: 1";
+  world.files["bad.conf"] = "mqtt { port: 1883 }\nfoo: 1";
   EXPECT_EQ(error("-t -c bad.conf", world),
-            "nats-server: bad.conf:1:1: \"cluster\" is not supported by this version yet\nbad.conf:2:1: unknown field "
+            "nats-server: bad.conf:1:1: \"mqtt\" is not supported by this version yet\nbad.conf:2:1: unknown field "
             "\"foo\"");
   world.files["w.conf"] = "ping_interval: 5";
   EXPECT_NE(error("-t -c w.conf", world), "") << "a check is strict about warnings, as in nats-server";
@@ -223,13 +223,17 @@ TEST(Flags, Signals) {
   EXPECT_EQ(parsed("-sl term=1=2"), "nats-server: invalid signal parameters: [2]");
 }
 
-TEST(Flags, ClusterParsesAndIsRefused) {
+TEST(Flags, Cluster) {
   EXPECT_EQ(error("-routes nats://a:1"), "nats-server: solicited routes require cluster capabilities, e.g. --cluster");
-  EXPECT_EQ(error("-cluster nats://0.0.0.0:6222 -routes nats://a:6222,nats-route://u:p@b:6222 -m 8222"),
-            "nats-server: flag -cluster is not supported by this version yet\nflag -routes is not supported by this "
-            "version yet");
-  EXPECT_EQ(error("--cluster_listen nats-route://u:p@h:-1"),
-            "nats-server: flag -cluster is not supported by this version yet");
+  const Cluster cluster =
+      command({"-cluster", "nats://0.0.0.0:6222", "-routes", "nats://a:6222,nats-route://u:p@b:6222", "-m", "8222"})
+          ->options.cluster;
+  EXPECT_TRUE(cluster.defined);
+  EXPECT_EQ(cluster.host, "0.0.0.0");
+  EXPECT_EQ(cluster.port, 6222);
+  ASSERT_EQ(cluster.routes.size(), 2U);
+  EXPECT_EQ(cluster.routes[1], (Url{"nats-route", "u", "p", "b", 6222, ""}));
+  EXPECT_EQ(command({"--cluster_listen", "nats-route://u:p@h:-1"})->options.cluster.authorization.password, "p");
   EXPECT_EQ(error("-cluster nats://u@h:1"), "nats-server: expected cluster password to be set");
   EXPECT_EQ(error("-cluster nats://h"), "nats-server: address h: missing port in address");
   EXPECT_EQ(error("-cluster h"), "nats-server: error parsing cluster url [\"h\"]");

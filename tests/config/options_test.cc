@@ -170,11 +170,11 @@ TEST(Errors, AKeyUsedAsVariableMayHaveAnyName) {
 }
 
 TEST(Errors, AreAllCollectedInOrder) {
-  EXPECT_EQ(errors("foo: 1\nport: abc\nmax_payload: 10GiB\ncluster { port: 6222 }\nbar: 2"),
+  EXPECT_EQ(errors("foo: 1\nport: abc\nmax_payload: 10GiB\nmqtt { port: 1883 }\nbar: 2"),
             "main.conf:1:1: unknown field \"foo\"\n"
             "main.conf:2:1: \"port\" must be an integer, got a string \"abc\"\n"
             "main.conf:3:1: max_payload value is too big: 10737418240 is more than 2147483647\n"
-            "main.conf:4:1: \"cluster\" is not supported by this version yet\n"
+            "main.conf:4:1: \"mqtt\" is not supported by this version yet\n"
             "main.conf:5:1: unknown field \"bar\"");
 }
 
@@ -268,7 +268,7 @@ TEST(Warnings, StopNothing) {
 
 TEST(Unsupported, IsRefusedByNameAndStillParses) {
   const std::pair<const char*, const char*> kCases[] = {
-      {"cluster { port: 6222, routes: [nats://a:1] }", "cluster"},
+      {"cluster { port: 6222, tls { cert_file: a } }", "cluster.tls"},
       {"gateway { name: a, port: 7222 }", "gateway"},
       {"leafnodes { remotes: [{url: nats://a}] }", "leafnodes"},
       {"leaf { port: 7422 }", "leafnodes"},

@@ -41,7 +41,7 @@ NOT_OURS = {"git_commit", "disk_io_wait_stats", "feature_flags", "system_account
 
 CASES = []
 # Flags a broker may still refuse by name. Such a case is listed as `later` and not counted; once accepted, it is judged.
-LATER = {"tls_flags": "-tls", "cluster_flags": "-cluster"}
+LATER = {"tls_flags": "-tls"}
 
 
 def case(function):

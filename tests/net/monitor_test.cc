@@ -64,6 +64,7 @@ class FakeSource final : public MonitorSource {
   ServerFacts facts() override { return facts_; }
   std::vector<core::ShardSnapshot> shards() override { return shards_; }
   Health health() override { return health_; }
+  std::vector<core::RouteRow> routes(bool) override { return routes_; }
 
   core::ConnRows connections(const core::ConnzQuery& query) override {
     std::lock_guard lock(mutex_);
@@ -101,6 +102,7 @@ class FakeSource final : public MonitorSource {
 
   ServerFacts facts_;
   std::vector<core::ShardSnapshot> shards_;
+  std::vector<core::RouteRow> routes_;
   std::vector<ConnRow> rows_;
   std::vector<core::SubRow> subs_;
   Health health_;

@@ -20,9 +20,9 @@ class SimBroker {
   static constexpr uint16_t kPort = 4222;
 
   SimBroker(sim::Network& network, sim::Scheduler& scheduler, const std::string& host, uint32_t shards,
-            config::Options options = {}, uint32_t ring_bytes = 64 * 1024)
-      : server(std::move(options), {.id = "N" + host, .name = host}, {network.random().next(), network.random().next()},
-               log, workers),
+            config::Options options = {}, uint32_t ring_bytes = 64 * 1024, const std::string& id = {})
+      : server(std::move(options), {.id = id.empty() ? "N" + host : id, .name = host},
+               {network.random().next(), network.random().next()}, log, workers),
         network_(network),
         scheduler_(scheduler),
         rings_(shards, ring_bytes, ring_bytes) {
@@ -59,6 +59,8 @@ class SimBroker {
 
   size_t actor(uint32_t shard) const { return actors_[shard]; }
   core::Shard& shard(uint32_t n) { return *shards_[n]; }
+  Reactor& reactor(uint32_t n) { return *reactors_[n]; }
+  uint32_t shards() const { return static_cast<uint32_t>(shards_.size()); }
 
   class ImmediateWorkers final : public core::Workers {
    public:

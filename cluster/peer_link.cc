@@ -1,0 +1,347 @@
+#include "cluster/peer_link.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cluster/peer_info.h"
+#include "core/go_format.h"
+
+namespace peregrine::cluster {
+namespace {
+
+using core::CloseReason;
+using core::SessionKind;
+
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kFirstPingNs = kSecondNs;
+constexpr size_t kInterestSlice = 1000;  // operations on the index between two turns: well below a millisecond
+
+std::string_view log_name(SessionKind kind) {
+  switch (kind) {
+    case SessionKind::kRoute:
+      return "Router";
+    case SessionKind::kGateway:
+      return "Gateway";
+    case SessionKind::kLeaf:
+    case SessionKind::kHub:
+      return "Leafnode";
+    case SessionKind::kClient:
+      break;
+  }
+  return "Client";
+}
+
+std::string_view id_name(SessionKind kind) {
+  switch (kind) {
+    case SessionKind::kRoute:
+      return "rid";
+    case SessionKind::kGateway:
+      return "gid";
+    case SessionKind::kLeaf:
+    case SessionKind::kHub:
+      return "lid";
+    case SessionKind::kClient:
+      break;
+  }
+  return "cid";
+}
+
+std::string_view verb_text(PeerVerb verb) {
+  switch (verb) {
+    case PeerVerb::kInfo:
+      return "INFO";
+    case PeerVerb::kConnect:
+      return "CONNECT";
+    case PeerVerb::kPing:
+      return "PING";
+    case PeerVerb::kPong:
+      return "PONG";
+    case PeerVerb::kOk:
+      return "+OK";
+    case PeerVerb::kErr:
+      return "-ERR";
+    case PeerVerb::kRoutedSub:
+      return "RS+";
+    case PeerVerb::kRoutedUnsub:
+      return "RS-";
+    case PeerVerb::kLeafSub:
+      return "LS+";
+    case PeerVerb::kLeafUnsub:
+      return "LS-";
+    case PeerVerb::kAccountSub:
+      return "A+";
+    case PeerVerb::kAccountUnsub:
+      return "A-";
+    case PeerVerb::kRoutedMessage:
+      return "RMSG";
+    case PeerVerb::kLeafMessage:
+      return "LMSG";
+    case PeerVerb::kHeaderMessage:
+      return "HMSG";
+  }
+  return "";
+}
+
+}  // namespace
+
+PeerLink::PeerLink(core::Shard& shard, SessionKind kind, net::Opened opened, const PeerClocks& clocks)
+    : PeerSession(shard, kind, shard.server().next_cid(), opened.conn, std::move(opened.ip), opened.port),
+      clocks_(clocks) {
+  limits_.max_line = static_cast<size_t>(shard.server().options.max_control_line) * 16;
+  if (clocks_.auth_timeout_ns > 0) auth_deadline_ns_ = start_ns_ + clocks_.auth_timeout_ns;
+}
+
+std::string PeerLink::label() const {
+  const std::string_view id = id_name(kind);
+  return ip().find(':') == std::string::npos ? fmt::format("{}:{} - {}:{}", ip(), port(), id, cid)
+                                             : fmt::format("[{}]:{} - {}:{}", ip(), port(), id, cid);
+}
+
+void PeerLink::describe(core::ConnRow& row, bool) const {
+  row.cid = cid;
+  row.kind = log_name(kind);
+  row.type = "nats";
+  row.ip = ip();
+  row.port = port();
+  row.start_ns = start_wall_ns_;
+  row.last_activity_ns = last_activity_ns_ + start_wall_ns_ - start_ns_;
+  row.rtt_ns = rtt_ns_;
+  row.pending_bytes = outbox.pending();
+  row.traffic = traffic;
+  row.stalls = stalls;
+  row.subscriptions = subscription_count();
+  row.name = remote_name_;
+}
+
+// ---------------------------------------------------------------------------------------------------- input
+
+void PeerLink::feed(std::string_view in) {
+  if (closing()) return;
+  last_activity_ns_ = shard.now_ns();
+  if (waiting()) {
+    backlog_.append(in);
+    return;
+  }
+  std::string decoded;  // of what came behind the switch to a filter
+  PeerOperation operation;
+  for (;;) {
+    const PeerStatus status = parser_.next(in, limits_, operation);
+    if (status == PeerStatus::kMore) return;
+    if (status != PeerStatus::kOperation) return parse_failed(status, in);
+    if (shard.tracing()) [[unlikely]]
+      trace_in(operation);
+    switch (operation.verb) {
+      case PeerVerb::kPing:
+        send_line(core::kPong);
+        break;
+      case PeerVerb::kPong:
+        pings_out_ = 0;
+        if (ping_sent_ns_ != 0) rtt_ns_ = std::max<int64_t>(shard.now_ns() - ping_sent_ns_, 1);
+        ping_sent_ns_ = 0;
+        on_pong();
+        break;
+      case PeerVerb::kOk:
+        break;
+      case PeerVerb::kErr:
+        on_error(operation.text);
+        break;
+      default:
+        on_operation(operation);
+    }
+    if (closing()) return;
+    if (switched_) [[unlikely]] {
+      switched_ = false;
+      if (!in.empty()) {
+        if (!filter()->decode(in, decoded)) {
+          shard.server().log.error("{} - {}", label(), filter()->error());
+          return close(CloseReason::kReadError);
+        }
+        in = decoded;
+      }
+    }
+    if (interest_ops_ >= kInterestSlice) {
+      interest_ops_ = 0;
+      if (!waiting() && !in.empty()) resume_next_turn();
+    }
+    if (waiting()) {
+      backlog_.append(in);
+      return;
+    }
+  }
+}
+
+void PeerLink::wait_for_answer() { hold(core::kHoldPeer); }
+
+void PeerLink::resume_next_turn() {
+  hold(core::kHoldPeer);
+  shard.post([id = cid](core::Shard& on) {
+    if (auto* link = static_cast<PeerLink*>(on.find(id))) link->go_on();
+    return true;
+  });
+}
+
+void PeerLink::go_on() {
+  unhold(core::kHoldPeer);
+  if (backlog_.empty()) return;
+  std::string in;
+  in.swap(backlog_);
+  feed(in);
+  // The memory is kept while a long list goes through it slice by slice.
+  if (backlog_.empty()) return;
+  if (backlog_.size() < in.size() / 2) backlog_.shrink_to_fit();
+}
+
+void PeerLink::switch_to(std::unique_ptr<core::Filter> filter) {
+  set_filter(std::move(filter));
+  switched_ = true;
+}
+
+void PeerLink::parse_failed(PeerStatus status, std::string_view rest) {
+  core::Log& log = shard.server().log;
+  switch (status) {
+    case PeerStatus::kUnknown:
+      log.error("{} - {} parser ERROR: proto={}", label(), log_name(kind), core::quote(rest.substr(0, 32)));
+      send_error(core::error_text::kUnknownProtocolOperation);
+      return close(CloseReason::kProtocolViolation);
+    case PeerStatus::kLine:
+      log.error("{} - maximum control line exceeded", label());
+      send_error(core::error_text::kMaxControlLine);
+      return close(CloseReason::kMaxControlLine);
+    case PeerStatus::kMaxPayload:
+      log.error("{} - maximum payload exceeded", label());
+      send_error(core::error_text::kMaxPayload);
+      return close(CloseReason::kMaxPayload);
+    default:
+      return protocol_violation("message arguments");
+  }
+}
+
+void PeerLink::protocol_violation(std::string_view what) {
+  shard.server().log.error("{} - Parse Error: {}", label(), core::quote(what.substr(0, 256)));
+  close(CloseReason::kProtocolViolation);
+}
+
+void PeerLink::on_error(std::string_view text) {
+  shard.server().log.error("{} - {} Error {}", label(), error_word(), core::quote(text.substr(0, 1024)));
+  close(CloseReason::kParseError);
+}
+
+void PeerLink::fail(std::string_view text, CloseReason reason) {
+  shard.server().log.error("{} - {}", label(), text);
+  if (shard.tracing()) shard.trace(*this, "->>", fmt::format("-ERR {}", text));
+  send_error(text);
+  close(reason);
+}
+
+void PeerLink::send_line(std::string_view line) {
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "->>",
+                line.starts_with("CONNECT ") ? "CONNECT " + redact(line.substr(8))
+                                             : std::string(line.substr(0, line.size() - 2)));
+  send(line);
+}
+
+void PeerLink::trace_in(const PeerOperation& operation) {
+  std::string text(verb_text(operation.verb));
+  if (operation.verb == PeerVerb::kConnect) text += " " + redact(operation.text);
+  else if (!operation.text.empty()) text.append(" ").append(operation.text);
+  shard.trace(*this, "<<-", text);
+  if (!has_payload(operation.verb)) return;
+  const auto most = static_cast<size_t>(shard.server().options.max_traced_msg_len);
+  const bool cut = most != 0 && operation.payload.size() > most;
+  shard.server().log.trace(
+      "{} - <<- MSG_PAYLOAD: [{}]", label(),
+      core::quote(cut ? std::string(operation.payload.substr(0, most)) + "..." : std::string(operation.payload)));
+}
+
+// ---------------------------------------------------------------------------------------------------- clocks
+
+void PeerLink::watch_handshake() {
+  if (clocks_.ping_interval_ns == 0) return;
+  handshake_deadline_ns_ = shard.now_ns() + clocks_.ping_interval_ns * (clocks_.ping_max + 1);
+  arm_timer();
+}
+
+void PeerLink::start_pings() {
+  handshake_deadline_ns_ = INT64_MAX;
+  if (clocks_.ping_interval_ns > 0) {
+    const int64_t first = std::min(kFirstPingNs, clocks_.ping_interval_ns);
+    const auto jitter = static_cast<int64_t>(shard.random().below(static_cast<uint64_t>(first / 5 + 1)));
+    ping_due_ns_ = shard.now_ns() + first + jitter;
+  }
+  arm_timer();
+}
+
+void PeerLink::ping_now() {
+  ++pings_out_;
+  ping_sent_ns_ = shard.now_ns();
+  send_line(core::kPing);
+}
+
+void PeerLink::credentials_accepted() {
+  auth_deadline_ns_ = INT64_MAX;
+  arm_timer();
+}
+
+void PeerLink::arm_timer() {
+  int64_t at = std::min({ping_due_ns_, auth_deadline_ns_, handshake_deadline_ns_});
+  if (blocked_since_ns != 0 && clocks_.write_deadline_ns > 0)
+    at = std::min(at, blocked_since_ns + clocks_.write_deadline_ns);
+  if (at == INT64_MAX) return timer_.cancel();
+  shard.timers().arm(timer_, at, this, [](void* self) { static_cast<PeerLink*>(self)->on_timer(); });
+}
+
+void PeerLink::on_timer() {
+  if (closing()) return;
+  const int64_t now = shard.now_ns();
+  core::Log& log = shard.server().log;
+  if (now >= auth_deadline_ns_) {
+    log.debug("{} - {}", label(), core::error_text::kAuthenticationTimeout);
+    send_error(core::error_text::kAuthenticationTimeout);
+    return close(CloseReason::kAuthenticationTimeout);
+  }
+  if (now >= handshake_deadline_ns_) {
+    log.debug("{} - Stale Client Connection - Closing", label());
+    shard.count_stale(kind);
+    send_error(core::error_text::kStaleConnection);
+    return close(CloseReason::kStaleConnection);
+  }
+  const int64_t deadline = clocks_.write_deadline_ns;
+  if (blocked_since_ns != 0 && deadline > 0 && now >= blocked_since_ns + deadline) {
+    if (!slow_) shard.count_slow_consumer(kind);
+    log.info("{} - Slow Consumer {}: WriteDeadline of {} exceeded with {} bytes pending", label(),
+             slow_ ? "State" : "Detected", core::format_duration(deadline), outbox.pending());
+    if (clocks_.close_on_write_deadline || !authenticated())
+      return close(CloseReason::kSlowConsumerWriteDeadline, true);
+    slow_ = true;
+    blocked_since_ns = now;
+  }
+  if (now >= ping_due_ns_) {
+    on_ping_due(now);
+    if (closing()) return;
+  }
+  arm_timer();
+}
+
+void PeerLink::on_ping_due(int64_t now) {
+  if (pings_out_ + 1 > clocks_.ping_max) {
+    shard.server().log.debug("{} - Stale Client Connection - Closing", label());
+    shard.count_stale(kind);
+    send_error(core::error_text::kStaleConnection);
+    return close(CloseReason::kStaleConnection);
+  }
+  ping_now();
+  ping_due_ns_ = now + clocks_.ping_interval_ns;
+}
+
+// ---------------------------------------------------------------------------------------------------- the end
+
+void PeerLink::on_detach() {
+  shard.server().log.info("{} - {} connection closed: {}{}", label(), log_name(kind), core::text(close_reason()),
+                          remote_name_.empty() ? "" : " - Remote: " + remote_name_);
+  backlog_ = {};
+  on_going();
+}
+
+}  // namespace peregrine::cluster

@@ -1,0 +1,105 @@
+// What routes, gateways and leafnodes do alike on their connection: the loop over operations, PING and staleness, the
+// deadlines for credentials and for writing, waiting for an answer from elsewhere, and going with a reason.
+//
+// Owned by its shard, on its thread, like any session. A derived class says what operations mean (on_operation) and
+// sets the clocks going when its protocol allows: until then no PING is sent. Two things stop the input for a while,
+// both by not reading and keeping what was read already: wait_for_answer() (the mesh on another shard has to decide
+// something), and a slice of interest being used up, because a peer may send a million RS+ at once and a turn must stay
+// short. Source: nats-server's server/client.go; parity.md sections 1.6, 1.8, 5.6.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "cluster/peer_parser.h"
+#include "core/peer_session.h"
+#include "core/shard.h"
+#include "net/reactor.h"
+
+namespace peregrine::cluster {
+
+// Of one kind of peer; 0 = not at all.
+struct PeerClocks {
+  int64_t ping_interval_ns = 0;
+  int ping_max = 2;
+  int64_t write_deadline_ns = 0;
+  bool close_on_write_deadline = false;  // else it is counted and said, and the peer may catch up
+  int64_t auth_timeout_ns = 0;           // for connected() to be called, counted from the start
+};
+
+class PeerLink : public core::PeerSession {
+ public:
+  PeerLink(core::Shard& shard, core::SessionKind kind, net::Opened opened, const PeerClocks& clocks);
+
+  void feed(std::string_view bytes) final;
+  void on_timer() final;
+  void arm_timer() final;
+  std::string label() const override;
+  void describe(core::ConnRow& row, bool subs) const override;
+
+  // The answer is there: input goes on with what has waited.
+  void go_on();
+  // "-ERR '<text>'", the same in the log, closed.
+  void fail(std::string_view text, core::CloseReason reason);
+
+  int64_t rtt_ns() const { return rtt_ns_; }
+  const std::string& remote_name() const { return remote_name_; }
+
+ protected:
+  // PING, PONG and +OK do not come here.
+  virtual void on_operation(const PeerOperation& operation) = 0;
+  // -ERR. As it stands: said in the log and closed.
+  virtual void on_error(std::string_view text);
+  virtual void on_pong() {}
+  // Called once when the session begins to go, before its interest is withdrawn.
+  virtual void on_going() = 0;
+  virtual std::string_view error_word() const = 0;  // "Route": "Route Error 'x'"
+
+  void on_detach() final;
+
+  // --- the clocks ---
+  // Until start_pings(): closed as stale after ping_interval x (ping_max + 1) of handshake.
+  void watch_handshake();
+  void start_pings();
+  void ping_now();
+  void credentials_accepted();  // the auth timeout is off
+  bool authenticated() const { return auth_deadline_ns_ == INT64_MAX; }
+
+  // --- the input ---
+  // Stops until go_on().
+  void wait_for_answer();
+  bool waiting() const { return held_by(core::kHoldPeer); }
+  // An operation that changes the index has been done; after enough of them the rest waits for the next turn.
+  void count_interest() { ++interest_ops_; }
+  // What follows in the input is for `filter` to decode, and what is sent from now on for it to encode.
+  void switch_to(std::unique_ptr<core::Filter> filter);
+
+  void send_line(std::string_view line);  // with its CRLF; traced
+  void trace_in(const PeerOperation& operation);
+
+  void protocol_violation(std::string_view what);  // said in the log and closed, without -ERR
+
+  std::string remote_name_;
+  PeerParser::Limits limits_;
+
+ private:
+  void resume_next_turn();
+  void parse_failed(PeerStatus status, std::string_view rest);
+  void on_ping_due(int64_t now);
+
+  const PeerClocks clocks_;
+  PeerParser parser_;
+  std::string backlog_;  // input that waits
+  size_t interest_ops_ = 0;
+  bool switched_ = false;
+  bool slow_ = false;  // a slow consumer, already said
+  uint8_t pings_out_ = 0;
+  int64_t ping_due_ns_ = INT64_MAX;
+  int64_t ping_sent_ns_ = 0;
+  int64_t rtt_ns_ = 0;
+  int64_t auth_deadline_ns_ = INT64_MAX;
+  int64_t handshake_deadline_ns_ = INT64_MAX;
+};
+
+}  // namespace peregrine::cluster
