@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
+#include "cluster/gateways.h"
 #include "config/url.h"
 #include "core/go_format.h"
 #include "core/shard.h"
@@ -251,6 +253,7 @@ Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
   place->ref = hello.ref;
   place->origin = hello.origin;
   place->remote_id = hello.info.server_id;
+  place->remote_name = hello.info.server_name;
   place->pool_index = pool_index;
   place->no_pool = no_pool;
   place->connect_urls = hello.info.connect_urls;
@@ -297,6 +300,12 @@ void Mesh::show_origin(const Member& member) {
 }
 
 void Mesh::first_of_remote(Member& member, PeerInfo info) {
+  if (gateways != nullptr) {
+    announce_names();
+    for (const std::string& line : gateways->lines_for_route()) {
+      tell(member.ref, [line](RouteSession& session) { session.say(line); });
+    }
+  }
   if (!member.gateway_url.empty() && count_urls(gateway_urls_, {member.gateway_url}, true))
     announce(gateway_urls_, on_gateway_urls);
   if (remotes_.size() > 1) forward(info, member.origin);
@@ -369,7 +378,19 @@ void Mesh::remove(const Farewell& farewell) {
   if (!farewell.no_reconnect) reconnect(member->origin, member->remote_id);
 }
 
+void Mesh::tell_members(const std::string& line) {
+  for_each_remote(
+      [&](const Member& member) { tell(member.ref, [line](RouteSession& session) { session.say(line); }); });
+}
+
+void Mesh::announce_names() {
+  std::set<std::string> names;
+  for_each_remote([&](const Member& member) { names.insert(member.remote_name); });
+  gateways->set_cluster_names(std::move(names));
+}
+
 void Mesh::last_of_remote(const Member& member) {
+  if (gateways != nullptr) announce_names();
   if (count_urls(client_urls_, member.connect_urls, false)) announce_client_urls();
   if (!member.gateway_url.empty() && count_urls(gateway_urls_, {member.gateway_url}, false))
     announce(gateway_urls_, on_gateway_urls);

@@ -33,6 +33,8 @@
 
 namespace peregrine::cluster {
 
+class Gateways;
+
 struct RouteRef {
   uint32_t shard;
   uint64_t cid;
@@ -58,6 +60,10 @@ class Mesh {
   // What the leafnode and gateway parts want to know: the URLs of the other members, told on shard 0's thread after
   // each change.
   std::function<void(const std::vector<std::string>&)> on_leafnode_urls, on_gateway_urls;
+  // The gateways of this server, if it has any; set before start().
+  Gateways* gateways = nullptr;
+  // Says a line to every other member. On shard 0's thread.
+  void tell_members(const std::string& line);
 
   // --- any thread
   const RouteSettings& settings() const { return settings_; }
@@ -94,7 +100,7 @@ class Mesh {
   struct Member {
     RouteRef ref;
     RouteOrigin origin;
-    std::string remote_id;
+    std::string remote_id, remote_name;
     int pool_index = -1;
     bool no_pool = false;
     std::vector<std::string> connect_urls;
@@ -139,12 +145,14 @@ class Mesh {
   void solicit(RouteOrigin origin, bool first, int64_t delay_ns);
   void try_to_reach(uint64_t id);
   void dial_failed(uint64_t id, const DialError& error);
+  void hint_at_other_port();
   bool still_wanted(const RouteOrigin& origin) const;
   bool is_configured(const PeerInfo& info) const;
   void consider(const PeerInfo& info, bool from_no_pool);
   // --- what others are told
   static bool count_urls(UrlCounts& counts, const std::vector<std::string>& urls, bool add);
   void announce_client_urls();
+  void announce_names();
   void announce(const UrlCounts& counts, const std::function<void(const std::vector<std::string>&)>& to) const;
   template <class Visit>
   void for_each_remote(Visit&& visit);
@@ -170,6 +178,7 @@ class Mesh {
   uint32_t next_shard_ = 0;  // to dial from
   UrlCounts client_urls_, leafnode_urls_, gateway_urls_;
   bool lame_duck_ = false;
+  bool hinted_ = false;
 };
 
 }  // namespace peregrine::cluster

@@ -92,6 +92,7 @@ void Mesh::dial_failed(uint64_t id, const DialError& error) {
   const bool report = attempt.failures == 1 || (reports > 0 && attempt.failures % reports == 0);
   server_.log.log(report ? core::LogLevel::kError : core::LogLevel::kDebug,
                   "Error trying to connect to route (attempt {}): {}", attempt.failures, error.text);
+  if (attempt.failures == 1 && attempt.origin.configured) hint_at_other_port();
   if (!attempt.origin.configured && attempt.failures > options.cluster.connect_retries) {
     attempts_.erase(at);
     return;
@@ -101,6 +102,18 @@ void Mesh::dial_failed(uint64_t id, const DialError& error) {
     due->mesh->try_to_reach(due->id);
   });
   if (options.cluster.connect_backoff) attempt.delay_ns = std::min(2 * attempt.delay_ns, kLongestRetryNs);
+}
+
+// Servers of a cluster often share one file: then a listener on one port and routes to another one never meet.
+void Mesh::hint_at_other_port() {
+  const auto& routes = server_.options.cluster.routes;
+  if (hinted_ || plan_.port == 0 || !remotes_.empty()) return;
+  if (std::any_of(routes.begin(), routes.end(), [&](const config::Url& url) { return url.port == plan_.port; })) return;
+  hinted_ = true;
+  server_.log.warn(
+      "This server listens for routes on port {}, but all its routes go to other ports: if the servers of the cluster "
+      "share these settings, they do not find each other",
+      plan_.port);
 }
 
 void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "cluster/gateways.h"
 #include "cluster/mesh.h"
 #include "core/auth.h"
+#include "core/gateway_reply.h"
 #include "core/go_format.h"
 #include "core/shard.h"
 #include "net/socket.h"
@@ -258,6 +260,13 @@ void RouteSession::registered(const Registration& registration) {
   if (origin_.solicited && mesh_.settings().delays_info(origin_.account))
     send_info(compression_, std::max(pool_index_, 0));
   shard.listen_to_interest(*this);
+  // Answers on their way back to that server; see gateway_session.h.
+  if (mesh_.gateways != nullptr && carries(core::kGlobalAccountName)) {
+    shard.add_peer_interest(*this, shard.account(core::kGlobalAccount), core::Side::kReplies,
+                            fmt::format("{}{}.{}.>", core::kGatewayReply, mesh_.gateways->settings().cluster_hash,
+                                        gateway_hash(remote_id_)),
+                            {}, 1);
+  }
   if (registration.grow) {
     grow_ = true;
     ping_now();
@@ -282,7 +291,9 @@ void RouteSession::on_later_info(PeerInfo info) {
     return;
   }
   if (!info.gateway.empty()) {
-    if (shard.server().options.gateway.name.empty()) {
+    if (mesh_.gateways != nullptr) {
+      mesh_.gateways->heard_of(info.gateway, info.gateway_urls);
+    } else if (shard.server().options.gateway.name.empty()) {
       shard.server().log.error("Received information about gateway {} from {}, but gateway is not configured",
                                core::quote(info.gateway), remote_id_);
     }

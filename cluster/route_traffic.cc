@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <charconv>
 
+#include "cluster/gateways.h"
 #include "cluster/mesh.h"
 #include "cluster/route_session.h"
+#include "core/gateway_reply.h"
 #include "core/go_format.h"
 #include "core/shard.h"
 #include "core/subject.h"
@@ -186,6 +188,10 @@ void RouteSession::on_message(const PeerOperation& operation) {
   message.from = this;
   message.source = core::SessionKind::kRoute;
   message.all_queues = false;
+  if (mesh_.gateways != nullptr && core::is_gateway_reply(message.subject)) [[unlikely]] {
+    deliver_gateway_reply(mesh_.gateways->settings(), *this, *account, message);
+    return;
+  }
   shard.delivery().publish(*account, message);
 }
 

@@ -466,8 +466,7 @@ Section make_options_section() {
           block<S>("cluster", &S::cluster, cluster_section(), "servers that are one",
                    [](Binder&, S& target, const Value&) { target.cluster.defined = true; }),
           block<S>("gateway", &S::gateway, gateway_section(), "clusters that know each other",
-                   [](Binder&, S& target, const Value&) { target.gateway.defined = true; })
-              .later(),
+                   [](Binder&, S& target, const Value&) { target.gateway.defined = true; }),
           block<S>("leafnodes|leaf", &S::leafnodes, leafnodes_section(), "servers at the edge",
                    [](Binder&, S& target, const Value&) { target.leafnodes.defined = true; })
               .later(),

@@ -69,7 +69,7 @@ const Section& remote_gateway_section() {  // RemoteGateway
                                   {
                                       text<S>("name", &S::name, "", "name of that cluster"),
                                       urls<S>("urls|url", &S::urls, "gateway", "its servers"),
-                                      block<S>("tls", &S::tls, tls_section(), "instead of gateway.tls"),
+                                      block<S>("tls", &S::tls, tls_section(), "instead of gateway.tls").later(),
                                   }};
   return section;
 }
@@ -200,7 +200,7 @@ const Section& gateway_section() {
           blocks<S>("gateways", &S::gateways, remote_gateway_section(), "the other clusters",
                     [](Binder&, RemoteGateway&, const Value&) {}),
           peer_authorization_row<S>(&S::authorization, "Gateway"),
-          block<S>("tls", &S::tls, tls_section(), "of gateways, both directions"),
+          block<S>("tls", &S::tls, tls_section(), "of gateways, both directions").later(),
           text<S>("advertise", &S::advertise, "", "host[:port] told to other servers"),
           integer<S>("connect_retries", &S::connect_retries, 0, kMostRetries, "0", "of gateways learnt from others"),
           flag<S>("connect_backoff", &S::connect_backoff, "false", "retry after 1 s doubling to 30 s"),

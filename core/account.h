@@ -39,11 +39,11 @@ class Account {
     if (side(which).empty()) live_sides_ &= static_cast<SideSet>(~bit(which));
     else live_sides_ |= bit(which);
   }
-  // When a client or a route last wanted something new; 0 = never. Gateways ask: an inbox may be too young to be known
-  // elsewhere.
+  // When somebody on this side of the gateways last wanted something new; 0 = never. Gateways ask: an inbox may be too
+  // young to be known elsewhere.
   int64_t last_interest_ns() const { return last_interest_ns_; }
   void note_new_interest(Side which, int64_t now_ns) {
-    if (which == Side::kClients || which == Side::kRoutes) last_interest_ns_ = now_ns;
+    if (which != Side::kGateways && which != Side::kReplies) last_interest_ns_ = now_ns;
   }
   // What the server has of exactly this subject and queue over `sides`: 0 or 1 for plain interest, the weight for a
   // queue. `except` (a peer) does not count, nor do leafnodes of `except_origin` on this shard.

@@ -18,6 +18,7 @@
 #include <tuple>
 
 #include "cluster/dialer.h"
+#include "cluster/gateways.h"
 #include "cluster/mesh.h"
 #include "config/flags.h"
 #include "core/cpuset.h"
@@ -201,7 +202,8 @@ std::vector<std::string> client_urls(const core::ServerInfo& info, const config:
 
 // Binds the cluster's port and makes the mesh. "" or why not.
 std::string open_cluster(const config::Options& options, uint32_t shards, core::Server& server, cluster::Dialer& dialer,
-                         uint64_t seed, net::Listeners& listeners, std::unique_ptr<cluster::Mesh>& mesh) {
+                         const cluster::Gateways* gateways, uint64_t seed, net::Listeners& listeners,
+                         std::unique_ptr<cluster::Mesh>& mesh) {
   const std::string host = cluster_host(options);
   auto opened = net::open_listeners(host, options.cluster.port, static_cast<int>(shards));
   if (!opened) return fmt::format("Error listening on router port: {} - {}", options.cluster.port, opened.error());
@@ -209,10 +211,25 @@ std::string open_cluster(const config::Options& options, uint32_t shards, core::
   cluster::MeshPlan plan;
   plan.port = listeners.port;
   plan.client_urls = client_urls(server.info(), options);
+  if (gateways != nullptr) plan.gateway_url = gateways->url();
   for (const std::string& address : net::interface_addresses())
     plan.own_addresses.push_back(host_port(address, listeners.port));
   mesh = std::make_unique<cluster::Mesh>(server, dialer, std::move(plan), seed);
   return "";
+}
+
+std::string gateway_host(const config::Options& options) {
+  return options.gateway.host.empty() ? config::kDefaultHost : options.gateway.host;
+}
+
+// How other clusters reach the gateway port.
+cluster::GatewayPlan plan_gateways(const config::Options& options, int port) {
+  if (!options.gateway.advertise.empty()) {
+    const auto [host, advertised_port] = advertised(options.gateway.advertise, port);
+    return {host, advertised_port};
+  }
+  const std::vector<std::string> reachable = net::reachable_addresses(gateway_host(options));
+  return {reachable.empty() ? gateway_host(options) : reachable.front(), port};
 }
 
 int fail(const std::string& program, const std::string& why) {
@@ -285,11 +302,28 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   // Outlives the broker: its sessions say goodbye to it.
   net::Broker* running = nullptr;
   cluster::Dialer dialer(server, [&running](uint32_t shard) -> net::Reactor& { return running->reactor(shard); });
+  std::unique_ptr<cluster::Gateways> gateways;
+  int gateway_port = 0;
+  std::vector<int> gateway_fds;
+  if (!options.gateway.name.empty() && options.gateway.port != 0) {
+    auto opened = net::open_listeners(gateway_host(options), options.gateway.port, static_cast<int>(plan.shards));
+    if (!opened)
+      return fatal(fmt::format("Error listening on gateway port: {} - {}", options.gateway.port, opened.error()));
+    gateway_port = opened->port;
+    gateway_fds = opened->fds;
+    gateways = std::make_unique<cluster::Gateways>(server, dialer, plan_gateways(options, gateway_port), seed);
+  }
   std::unique_ptr<cluster::Mesh> mesh;
   net::Listeners route_listeners;
   if (options.cluster.port != 0) {
-    error = open_cluster(options, plan.shards, server, dialer, seed, route_listeners, mesh);
+    error = open_cluster(options, plan.shards, server, dialer, gateways.get(), seed, route_listeners, mesh);
     if (!error.empty()) return fatal(error);
+  }
+
+  if (mesh != nullptr && gateways != nullptr) {
+    mesh->gateways = gateways.get();
+    mesh->on_gateway_urls = [&](const std::vector<std::string>& urls) { gateways->set_cluster_urls(urls); };
+    gateways->tell_routes = [&](const std::string& line) { mesh->tell_members(line); };
   }
 
   net::BrokerPlan broker_plan;
@@ -299,6 +333,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   broker_plan.listeners = listeners->fds;
   broker_plan.seed = seed;
   if (mesh != nullptr) broker_plan.peer_listeners.push_back({route_listeners.fds, mesh->opener()});
+  if (gateways != nullptr) broker_plan.peer_listeners.push_back({gateway_fds, gateways->opener()});
   net::Broker broker(server, std::move(broker_plan));
   running = &broker;
 
@@ -316,6 +351,10 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.peregrine_version = PEREGRINE_VERSION;
   facts.backend = choice->name;
   facts.cluster_port = route_listeners.port;
+  if (gateways != nullptr) {
+    facts.gateway_port = gateway_port;
+    facts.gateway_host = plan_gateways(options, gateway_port).host;
+  }
   facts.cores = static_cast<int>(allowed.cpus.size());
   facts.shards = static_cast<int>(plan.shards);
   net::control::ShardSource source(server, broker, facts);
@@ -337,6 +376,11 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
     if (mesh->name_is_dynamic()) log->warn("Cluster name was dynamically generated, consider setting one");
     log->info("Listening for route connections on {}", host_port(cluster_host(options), route_listeners.port));
     mesh->start();
+  }
+
+  if (gateways != nullptr) {
+    log->info("Listening for gateways connections on {}", host_port(gateway_host(options), gateway_port));
+    gateways->start();
   }
 
   if (!options.pid_file.empty()) {
@@ -361,6 +405,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
 
   log->info("Initiating Shutdown...");
   monitor.stop();
+  if (gateways != nullptr) gateways->stop();
   if (mesh != nullptr) mesh->stop();
   broker.stop();
   if (!ports_file.empty()) net::control::remove_ports_file(ports_file);

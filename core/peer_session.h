@@ -32,6 +32,8 @@ class PeerSession : public Session {
 
   // The row of /routez; false if it is not a route, or not one yet.
   virtual bool describe(RouteRow&, bool) const { return false; }
+  // The row of /gatewayz, alike.
+  virtual bool describe(GatewayRow&, const GatewayzQuery&) const { return false; }
   using Session::describe;
 
  protected:

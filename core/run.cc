@@ -36,8 +36,8 @@ Run::~Run() {
 // Whether messages can be handed to it without asking anything about each.
 bool Run::may_receive(const Subscription& sub) const {
   const Session& to = *sub.session;
-  return !sub.closed && !sub.limited && !sub.peer && !to.closing() && to.permissions == nullptr && (&to != from_ || to.echo) &&
-         to.outbox.pending() <= stall_above_;
+  return !sub.closed && !sub.limited && !sub.peer && !to.closing() && to.permissions == nullptr &&
+         (&to != from_ || to.echo) && to.outbox.pending() <= stall_above_;
 }
 
 bool Run::open(Session* from, Account& account, const Operation& operation) {

@@ -138,6 +138,25 @@ struct RouteRow {
   std::string compression;
 };
 
+// One gateway connection, in /gatewayz.
+struct GatewayRow {
+  ConnRow conn;
+  std::string name;  // of the other cluster
+  bool outbound = false;
+  bool is_configured = false;
+  struct AccountRow {
+    std::string name, mode;
+    uint64_t subscriptions = 0, queue_subscriptions = 0;
+    std::vector<SubRow> subs;
+  };
+  std::vector<AccountRow> accounts;
+};
+struct GatewayzQuery {
+  std::string account;  // only this one; empty = all
+  bool accounts = false;
+  bool subs = false;
+};
+
 enum class ConnState : uint8_t { kOpen, kClosed, kAll };
 
 enum class ConnSort : uint8_t {

@@ -29,9 +29,11 @@ struct ServerFacts {
   std::string version;  // the nats-server level, "2.15.1"
   int proto = 1;
   std::string git_commit;
-  std::string go;    // "go" of INFO: what the server was built with
-  std::string host;  // as in INFO
-  int port = 0;      // the real one, also when -1 was asked for
+  std::string go;            // "go" of INFO: what the server was built with
+  std::string host;          // as in INFO
+  int port = 0;              // the real one, also when -1 was asked for
+  int gateway_port = 0;      // the real one; 0 = no gateways
+  std::string gateway_host;  // as others reach it
   bool auth_required = false;
   bool tls_required = false;
   bool tls_verify = false;
@@ -66,6 +68,7 @@ class MonitorSource {
   virtual std::vector<core::ShardSnapshot> shards() = 0;
   virtual core::ConnRows connections(const core::ConnzQuery& query) = 0;  // all shards' rows, totals added up
   virtual std::vector<core::RouteRow> routes(bool subs) = 0;
+  virtual std::vector<core::GatewayRow> gateways(const core::GatewayzQuery& query) = 0;
   virtual core::SubRows subscriptions(const core::SubszQuery& query) = 0;
   virtual Health health() = 0;
 };

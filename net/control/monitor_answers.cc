@@ -481,6 +481,54 @@ Json route_detail(const core::RouteRow& route, const Params::Subs& subs, int64_t
   return json;
 }
 
+Json gateway_options(const ServerFacts& facts) {
+  const config::Gateway& gateway = facts.options->gateway;
+  Json json = Json::object();
+  if (facts.gateway_port == 0) return json;
+  json["name"] = gateway.name;
+  json["host"] = gateway.host.empty() ? config::kDefaultHost : gateway.host;
+  json["port"] = facts.gateway_port;
+  json["auth_timeout"] = seconds(gateway.authorization.timeout.value_or(config::Duration(std::chrono::seconds(2))));
+  json["tls_timeout"] = seconds(config::Duration(std::chrono::seconds(2)));
+  put_unless_empty(json, "advertise", gateway.advertise);
+  put_unless_empty(json, "connect_retries", gateway.connect_retries);
+  for (const config::RemoteGateway& remote : gateway.gateways) {
+    Json each = Json::object();
+    each["name"] = remote.name;
+    for (const config::Url& url : remote.urls) each["urls"].push_back(fmt::format("{}:{}", url.host, url.port));
+    json["gateways"].push_back(std::move(each));
+  }
+  put_unless_empty(json, "reject_unknown", gateway.reject_unknown_cluster);
+  put_unless_empty(json, "write_deadline", gateway.write_deadline.count());
+  json["write_timeout"] = gateway.write_timeout == config::WriteTimeout::kClose ? "close" : "retry";
+  return json;
+}
+
+Json gateway_detail(const core::GatewayRow& row, const core::GatewayzQuery& query, const Params::Subs& subs,
+                    int64_t now_ns) {
+  constexpr int kInterestOnlyThreshold = 1000;  // as nats-server shows it
+  Json json = Json::object();
+  json["configured"] = row.is_configured;
+  json["connection"] = connection(row.conn, now_ns, false, {});
+  if (!query.accounts) return json;
+  for (const core::GatewayRow::AccountRow& account : row.accounts) {
+    Json each = Json::object();
+    each["name"] = account.name;
+    each["interest_mode"] = account.mode;
+    if (row.outbound) {
+      each["interest_only_threshold"] = kInterestOnlyThreshold;
+      put_unless_empty(each, "num_subs", account.subscriptions);
+      put_unless_empty(each, "num_queue_subs", account.queue_subscriptions);
+    }
+    for (const core::SubRow& sub : account.subs) {
+      if (subs.detail) each["subscriptions_list_detail"].push_back(sub_detail(sub, account.name));
+      else each["subscriptions_list"].push_back(sub.subject);
+    }
+    json["accounts"].push_back(std::move(each));
+  }
+  return json;
+}
+
 Json head(const ServerFacts& facts, int64_t now_ns) {
   Json json = Json::object();
   json["server_id"] = facts.server_id;
@@ -589,7 +637,8 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["max_payload"] = options.max_payload;
   json["max_pending"] = options.max_pending;
   json["cluster"] = cluster_detail(facts);
-  for (const char* absent : {"gateway", "leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
+  json["gateway"] = gateway_options(facts);
+  for (const char* absent : {"leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
   if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
@@ -787,12 +836,30 @@ HttpAnswer answer_routez(MonitorSource& source, const HttpRequest& request, int6
 
 HttpAnswer answer_gatewayz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
   Params params(request);
-  params.subs();
-  params.boolean("accs");
+  const Params::Subs subs = params.subs();
+  core::GatewayzQuery query;
+  query.accounts = params.boolean("accs");
   if (params.failed()) return params.answer();
-  Json json = head(source.facts(), now_ns);
-  json["outbound_gateways"] = Json::object();
-  json["inbound_gateways"] = Json::object();
+  query.account = request.param("acc_name");
+  query.accounts |= !query.account.empty();
+  query.subs = query.accounts && (subs.list || subs.detail);
+  const std::string_view wanted = request.param("gw_name");
+  const ServerFacts facts = source.facts();
+  Json json = head(facts, now_ns);
+  if (facts.gateway_port != 0) {
+    json["name"] = facts.options->gateway.name;
+    json["host"] = facts.gateway_host;
+    json["port"] = facts.gateway_port;
+  }
+  Json& outbound = json["outbound_gateways"] = Json::object();
+  Json inbound = Json::object();
+  for (const core::GatewayRow& row : source.gateways(query)) {
+    if (!wanted.empty() && row.name != wanted) continue;
+    Json detail = gateway_detail(row, query, subs, now_ns);
+    if (row.outbound) outbound[row.name] = std::move(detail);
+    else inbound[row.name].push_back(std::move(detail));
+  }
+  json["inbound_gateways"] = std::move(inbound);
   return json_answer(json);
 }
 

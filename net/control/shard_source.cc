@@ -136,6 +136,28 @@ std::vector<core::RouteRow> ShardSource::routes(bool subs) {
   return rows;
 }
 
+std::vector<core::GatewayRow> ShardSource::gateways(const core::GatewayzQuery& query) {
+  auto gathered = std::make_shared<Gathered<std::vector<core::GatewayRow>>>();
+  const bool all = broker_.run_on_shards(
+      [gathered, query](core::Shard& shard) {
+        std::vector<core::GatewayRow> rows;
+        for (const core::Session* session : shard.sessions()) {
+          if (session->kind != core::SessionKind::kGateway || session->closing()) continue;
+          core::GatewayRow row;
+          if (static_cast<const core::PeerSession*>(session)->describe(row, query)) rows.push_back(std::move(row));
+        }
+        std::lock_guard lock(gathered->mutex);
+        for (core::GatewayRow& row : rows) gathered->rows.push_back(std::move(row));
+        return true;
+      },
+      kTimeoutMs);
+  if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
+  std::lock_guard lock(gathered->mutex);
+  std::vector<core::GatewayRow> rows = gathered->rows;
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.conn.cid < b.conn.cid; });
+  return rows;
+}
+
 core::SubRows ShardSource::subscriptions(const core::SubszQuery& query) {
   struct State {
     std::mutex mutex;

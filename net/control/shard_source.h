@@ -20,6 +20,7 @@ class ShardSource final : public MonitorSource {
   std::vector<core::ShardSnapshot> shards() override;
   core::ConnRows connections(const core::ConnzQuery& query) override;
   std::vector<core::RouteRow> routes(bool subs) override;
+  std::vector<core::GatewayRow> gateways(const core::GatewayzQuery& query) override;
   core::SubRows subscriptions(const core::SubszQuery& query) override;
   Health health() override;
 

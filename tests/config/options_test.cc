@@ -269,7 +269,7 @@ TEST(Warnings, StopNothing) {
 TEST(Unsupported, IsRefusedByNameAndStillParses) {
   const std::pair<const char*, const char*> kCases[] = {
       {"cluster { port: 6222, tls { cert_file: a } }", "cluster.tls"},
-      {"gateway { name: a, port: 7222 }", "gateway"},
+      {"gateway { name: a, port: 7222, tls { timeout: 1 } }", "gateway.tls"},
       {"leafnodes { remotes: [{url: nats://a}] }", "leafnodes"},
       {"leaf { port: 7422 }", "leafnodes"},
       {"websocket { port: 8080, no_tls: true }", "websocket"},

@@ -65,6 +65,7 @@ class FakeSource final : public MonitorSource {
   std::vector<core::ShardSnapshot> shards() override { return shards_; }
   Health health() override { return health_; }
   std::vector<core::RouteRow> routes(bool) override { return routes_; }
+  std::vector<core::GatewayRow> gateways(const core::GatewayzQuery&) override { return gateways_; }
 
   core::ConnRows connections(const core::ConnzQuery& query) override {
     std::lock_guard lock(mutex_);
@@ -103,6 +104,7 @@ class FakeSource final : public MonitorSource {
   ServerFacts facts_;
   std::vector<core::ShardSnapshot> shards_;
   std::vector<core::RouteRow> routes_;
+  std::vector<core::GatewayRow> gateways_;
   std::vector<ConnRow> rows_;
   std::vector<core::SubRow> subs_;
   Health health_;
@@ -874,6 +876,37 @@ TEST_F(MonitorTest, HealthzOfAServerThatIsNotReady) {
   EXPECT_EQ(get("/healthz").body, R"({"status":"error","error":"not ready"})");
   EXPECT_EQ(get("/healthz?details=1").body,
             R"({"status":"error","errors":[{"type":"CONNECTION","error":"not ready"}]})");
+}
+
+TEST_F(MonitorTest, GatewaysByDirectionAndName) {
+  auto options = std::make_shared<config::Options>(*source_.facts_.options);
+  options->gateway.name = "A";
+  source_.facts_.options = options;
+  source_.facts_.gateway_port = 7222;
+  source_.facts_.gateway_host = "10.0.0.1";
+  core::GatewayRow row;
+  row.name = "B";
+  row.outbound = row.is_configured = true;
+  row.conn.cid = 7;
+  row.conn.kind = "Gateway";
+  row.accounts.push_back(
+      {.name = "$G", .mode = "Interest-Only", .subscriptions = 1, .queue_subscriptions = 0, .subs = {}});
+  row.accounts[0].subs.emplace_back().subject = "foo";
+  source_.gateways_.push_back(row);
+  row.outbound = false;
+  row.conn.cid = 8;
+  source_.gateways_.push_back(row);
+  row.conn.cid = 9;
+  source_.gateways_.push_back(row);
+  const Json answer = json("/gatewayz?accs=1&subs=1");
+  EXPECT_EQ(keys(answer), (std::vector<std::string>{"server_id", "now", "name", "host", "port", "outbound_gateways",
+                                                    "inbound_gateways"}));
+  EXPECT_EQ(answer["outbound_gateways"]["B"]["connection"]["cid"], 7);
+  EXPECT_EQ(answer["outbound_gateways"]["B"]["configured"], true);
+  EXPECT_EQ(answer["outbound_gateways"]["B"]["accounts"][0]["subscriptions_list"][0], "foo");
+  ASSERT_EQ(answer["inbound_gateways"]["B"].size(), 2u);
+  EXPECT_EQ(answer["inbound_gateways"]["B"][1]["connection"]["cid"], 9);
+  EXPECT_EQ(json("/gatewayz?gw_name=C")["outbound_gateways"].dump(), "{}");
 }
 
 TEST_F(MonitorTest, WhatIsNotConfiguredIsEmpty) {

@@ -1,0 +1,41 @@
+// What the configuration says about gateways, worked out once, and the hashes mapped replies carry.
+//
+// Immutable; shared by Gateways and all gateway sessions, on all shards.
+// Source: nats-server's server/gateway.go (newGateway, getGWHash, getOldHash); parity.md sections 6.2, 6.6, 6.7.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "cluster/peer_link.h"
+#include "config/options.h"
+
+namespace peregrine::cluster {
+
+inline constexpr int64_t kMostGatewayPingNs = 15'000'000'000;
+
+struct GatewaySettings {
+  GatewaySettings(const config::Options& options, const std::string& server_id);
+
+  // Accounts this server has; interest in others is not kept.
+  bool knows(std::string_view account) const;
+
+  std::string name;
+  std::string cluster_hash, old_cluster_hash, server_hash;
+  std::string reply_prefix;      // "_GR_.<cluster>.<server>."
+  std::string old_reply_prefix;  // "$GR.<cluster>.", for peers that know no other
+  std::string user, password;
+  bool reject_unknown;
+  bool headers;
+  int connect_retries;
+  bool connect_backoff;
+  PeerClocks accepted, solicited;
+};
+
+// SHA-256 of the name as six letters and digits.
+std::string gateway_hash(std::string_view name);
+// Its first four hex digits.
+std::string old_gateway_hash(std::string_view name);
+
+}  // namespace peregrine::cluster

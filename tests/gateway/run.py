@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Super-clusters of real servers: Peregrine, the newest nats-server and Debian's 2.9, in any mix.
+
+    run.py [--server BIN] [--server-args ARGS] [--against NATS_SERVER] [--debian NATS_SERVER] [--short] [--mix MIX]... [--only WORD]... [--list] [--seed N]
+
+A MIX is clusters, one letter per node, with slashes between: PP/NN is two clusters of two. Every case must hold with NN/NN/N too:
+that shows that what it expects is what nats-server does. --short is what scripts/check runs. GATEWAY_LOGS=1 prints the servers' logs
+on failure.
+"""
+
+import argparse
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "cluster")]
+from nodes import programs  # noqa: E402
+from cases import CASES  # noqa: E402
+import tutorial  # noqa: E402
+
+SHORT_MIXES = ["PP/NN/P", "NN/PP/D"]
+MIXES = ["PP/PP/P", "PP/NN/P", "NN/PP/D", "PN/NP/P", "DD/PP/N"]
+# These need hosts of their own; their mix is always two clusters of two.
+TUTORIAL = {"tutorial_as_it_stands": tutorial.as_it_stands, "tutorial_with_the_port_put_right": tutorial.with_the_port_put_right,
+            "tutorial_in_yaml": tutorial.in_yaml}
+TUTORIAL_MIXES = ["PP/PP", "PP/NN"]
+CASE_S = 120
+
+
+def run_inside(name, mix, args):
+    """In a network namespace of its own, which goes away with the child."""
+    command = ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), sys.executable, "-B",
+               os.path.abspath(__file__), "--inside", name, "--mix", mix]
+    for option, value in (("--server", args.server), ("--server-args", args.server_args), ("--against", args.against), ("--debian", args.debian)):
+        command += [f"{option}={value}"] if value else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=CASE_S, check=False)
+    sys.stderr.write(done.stderr)
+    if done.returncode != 0:
+        raise AssertionError((done.stdout + done.stderr)[-1500:])
+
+
+def selected(args):
+    """(name, mix, what to run)"""
+    for case in CASES:
+        for mix in args.mix or (SHORT_MIXES if args.short else MIXES):
+            if case.short or not args.short:
+                yield case.__name__, mix, lambda programs, case=case, mix=mix: case(
+                    [[programs[letter] for letter in cluster] for cluster in mix.split("/")])
+    for name in TUTORIAL:
+        for mix in [mix for mix in args.mix or TUTORIAL_MIXES if len(mix) == 5 and mix[2] == "/"]:
+            if not args.short or mix == TUTORIAL_MIXES[0]:
+                yield name, mix, lambda _, name=name, mix=mix: run_inside(name, mix, args)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", help="Peregrine; build/peregrine without it")
+    parser.add_argument("--server-args", default="", help="more arguments for Peregrine")
+    parser.add_argument("--against", help="the newest nats-server; $NATS_SERVER or the PATH without it")
+    parser.add_argument("--debian", help="Debian's nats-server; /usr/sbin/nats-server without it")
+    parser.add_argument("--mix", action="append")
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    available = programs(args.server, args.server_args.split(), args.against, args.debian)
+    if args.inside:
+        TUTORIAL[args.inside]([available[letter] for letter in args.mix[0].replace("/", "")])
+        return 0
+    passed = failed = 0
+    for name, mix, body in selected(args):
+        if args.only and not any(word in name for word in args.only):
+            continue
+        if args.list:
+            print(f"{name}/{mix}")
+            continue
+        start = time.monotonic()
+        random.seed(args.seed)
+        try:
+            missing = [letter for letter in set(mix) - {"/"} if letter not in available]
+            assert not missing, f"no program for {missing}"
+            body(available)
+            passed += 1
+            print(f"ok {name}/{mix} ({time.monotonic() - start:.1f} s)", flush=True)
+        except Exception as error:  # a case that breaks is a case that failed, whatever broke
+            failed += 1
+            if not isinstance(error, AssertionError):
+                traceback.print_exc()
+            print(f"FAIL {name}/{mix}: {str(error) or repr(error)} (--seed {args.seed})", flush=True)
+    if args.list:
+        return 0
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
