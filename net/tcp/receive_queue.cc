@@ -22,8 +22,10 @@ void ReceiveQueue::free_chunk(Chunk* chunk) {
 }
 
 void ReceiveQueue::add(size_t at, uint32_t start, const uint8_t* bytes, uint32_t size) {
-  // A stream of little segments behind a gap becomes a few pieces: the one before grows while it has room.
-  if (at > 0 && pieces_[at - 1].end == start) {
+  // A stream of segments behind a gap becomes a few pieces: the one before grows while it has room, and the next has
+  // room from the start.
+  const bool continues = at > 0 && pieces_[at - 1].end == start;
+  if (continues) {
     Piece& previous = pieces_[at - 1];
     if (previous.chunk->capacity - previous.chunk->size >= size) {
       std::memcpy(previous.chunk->data + previous.chunk->size, bytes, size);
@@ -33,7 +35,7 @@ void ReceiveQueue::add(size_t at, uint32_t start, const uint8_t* bytes, uint32_t
       return;
     }
   }
-  Chunk* chunk = Chunk::make(size < 1024 ? 2 * size + 64 : size);
+  Chunk* chunk = Chunk::make(continues ? std::max(size, std::min(8 * size, 16384u)) : size);
   std::memcpy(chunk->data, bytes, size);
   chunk->size = size;
   *bytes_held_ += size;

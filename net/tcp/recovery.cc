@@ -10,7 +10,7 @@
 namespace peregrine::net::tcp {
 
 namespace {
-constexpr uint8_t kBlackHoleRetries = 3;
+constexpr uint8_t kBlackHoleRetries = 5;
 constexpr uint16_t kBlackHoleFloor4 = 576, kBlackHoleFloor6 = 1280;
 constexpr int64_t kSmallestProbe = 10 * kMillisecond;
 }  // namespace
