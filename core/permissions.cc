@@ -1,5 +1,7 @@
 #include "core/permissions.h"
 
+#include <algorithm>
+
 #include "core/subject.h"
 
 namespace peregrine::core {
@@ -124,7 +126,18 @@ void PermissionState::prune_replies(int64_t now_ns) {
     return (rule.max > 0 && item.second.count >= rule.max) ||
            (rule.expires.count() > 0 && now_ns - item.second.at_ns > rule.expires.count());
   });
-  prune_at_ = std::max(kRepliesMax, replies_.size() * 2);
+  // Without a limit and without an end nothing is ever spent: then the older half has had its time.
+  if (replies_.size() > kRepliesMost) {
+    std::vector<int64_t> times;
+    times.reserve(replies_.size());
+    for (const auto& item : replies_) times.push_back(item.second.at_ns);
+    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    const int64_t last = *middle;
+    size_t excess = replies_.size() / 2;
+    std::erase_if(replies_, [&](const auto& item) { return item.second.at_ns <= last && excess > 0 && excess-- > 0; });
+  }
+  prune_at_ = std::max(kRepliesMax, std::min(replies_.size() * 2, kRepliesMost + 1));
 }
 
 }  // namespace peregrine::core

@@ -60,9 +60,12 @@ class PermissionState {
   const std::shared_ptr<const Permissions> permissions;
   bool check_deliveries = false;  // some subscription overlaps the deny list
 
+  size_t replies() const { return replies_.size(); }
+
  private:
   static constexpr size_t kCacheMax = 128;     // as nats-server
   static constexpr size_t kRepliesMax = 4096;  // above it expired ones are looked for
+  static constexpr size_t kRepliesMost = 65536;
 
   struct Reply {
     int64_t at_ns;

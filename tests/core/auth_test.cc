@@ -82,5 +82,26 @@ TEST(Permissions, ResponsesAreCountedAndExpire) {
   EXPECT_FALSE(state.may_publish("reply.2", 2'000'000'000));
 }
 
+// Replies that never expire and may be used for ever: the oldest ones go.
+TEST(Permissions, ExpectedRepliesAreBounded) {
+  config::Permissions from;
+  from.allow_responses.emplace();
+  from.allow_responses->max = -1;
+  from.allow_responses->expires = std::chrono::nanoseconds(-1);
+  PermissionState state(std::make_shared<const Permissions>(from));
+  constexpr int kReplies = 300'000;
+  size_t most = 0;
+  for (int n = 0; n < kReplies; ++n) {
+    state.expect_reply("_INBOX." + std::to_string(n), n / 10);
+    most = std::max(most, state.replies());
+  }
+  EXPECT_GT(most, 60'000u);
+  EXPECT_LE(most, 65'537u);
+  for (int n = kReplies - 30'000; n < kReplies; ++n) {
+    ASSERT_TRUE(state.may_publish("_INBOX." + std::to_string(n), kReplies)) << n;
+  }
+  EXPECT_FALSE(state.may_publish("_INBOX.0", kReplies));
+}
+
 }  // namespace
 }  // namespace peregrine::core
