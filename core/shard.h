@@ -89,7 +89,7 @@ class Shard final : public ReleaseSink {
               CloseReason reason);  // the backend has let go: `reason` counts if the session had none yet
   // Returns true if anything was done or is waiting to be done.
   bool end_turn();
-  bool output_stuck() const { return interest_stuck_; }
+  bool output_stuck() const { return interest_stuck_ && rules.hold_stuck_output; }
   std::vector<Session*>& dirty() { return dirty_; }
   // When the next turn must come at the latest.
   int64_t next_deadline_ns() const;
