@@ -849,6 +849,7 @@ ShardSnapshot Shard::snapshot() const {
   out.traffic.in_bytes += peer_traffic_in_.in_bytes;
   out.rings = ring_counters_;
   out.rings.repicks = delivery_.repicks();
+  out.rings.vanished = delivery_.vanished();
   for (const Peer& peer : peers_) {
     out.rings.overflow_pending += peer.interest_overflow.size() + peer.delivery_overflow.size();
   }

@@ -62,6 +62,7 @@ struct RingSnapshot {
   uint64_t overflow_pending = 0;  // waiting there now
   uint64_t held_sessions = 0;     // sessions whose output is held back because of that, now
   uint64_t repicks = 0;           // queue picks repeated because the member had gone
+  uint64_t vanished = 0;          // ... and given up because the whole group had
   uint64_t wakeups = 0;           // sleeping shards woken
 };
 
@@ -188,6 +189,7 @@ struct ConnzQuery {
   // return all).
   ConnSort sort = ConnSort::kCid;
   size_t keep = 0;
+  int64_t now_ns = 0;  // when it was asked: where the uptime of open ones ends
 };
 
 struct ConnRows {

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "core/go_format.h"
+#include "net/control/conn_order.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -365,65 +366,6 @@ Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs
   return json;
 }
 
-void sort_connections(std::vector<ConnRow>& rows, ConnSort sort, int64_t now_ns) {
-  const auto uptime = [now_ns](const ConnRow& row) { return (row.stop_ns != 0 ? row.stop_ns : now_ns) - row.start_ns; };
-  // Equal ones by cid, so that pages do not overlap.
-  const auto ascending = [&rows](auto key) {
-    std::sort(rows.begin(), rows.end(), [&](const ConnRow& a, const ConnRow& b) {
-      const auto &x = key(a), &y = key(b);
-      return x != y ? x < y : a.cid < b.cid;
-    });
-  };
-  const auto descending = [&rows](auto key) {
-    std::sort(rows.begin(), rows.end(), [&](const ConnRow& a, const ConnRow& b) {
-      const auto &x = key(a), &y = key(b);
-      return x != y ? y < x : a.cid < b.cid;
-    });
-  };
-  switch (sort) {
-    case ConnSort::kCid:
-    case ConnSort::kStart:
-      ascending([](const ConnRow& r) { return r.cid; });
-      break;
-    case ConnSort::kSubs:
-      descending([](const ConnRow& r) { return r.subscriptions; });
-      break;
-    case ConnSort::kPending:
-      descending([](const ConnRow& r) { return r.pending_bytes; });
-      break;
-    case ConnSort::kMsgsTo:
-      descending([](const ConnRow& r) { return r.traffic.out_msgs; });
-      break;
-    case ConnSort::kMsgsFrom:
-      descending([](const ConnRow& r) { return r.traffic.in_msgs; });
-      break;
-    case ConnSort::kBytesTo:
-      descending([](const ConnRow& r) { return r.traffic.out_bytes; });
-      break;
-    case ConnSort::kBytesFrom:
-      descending([](const ConnRow& r) { return r.traffic.in_bytes; });
-      break;
-    case ConnSort::kLast:
-      descending([](const ConnRow& r) { return r.last_activity_ns; });
-      break;
-    case ConnSort::kIdle:
-      ascending([](const ConnRow& r) { return r.last_activity_ns; });
-      break;  // longest idle first
-    case ConnSort::kUptime:
-      ascending(uptime);
-      break;
-    case ConnSort::kStop:
-      descending([](const ConnRow& r) { return r.stop_ns; });
-      break;
-    case ConnSort::kReason:
-      ascending([](const ConnRow& r) -> const std::string& { return r.reason; });
-      break;
-    case ConnSort::kRtt:
-      descending([](const ConnRow& r) { return r.rtt_ns; });
-      break;
-  }
-}
-
 Json cluster_detail(const ServerFacts& facts) {
   const config::Cluster& cluster = facts.options->cluster;
   Json json = Json::object();
@@ -561,15 +503,11 @@ Json shard_detail(const core::ShardSnapshot& shard) {
   json["pending_bytes"] = shard.pending_bytes;
   json["buffer_bytes"] = shard.buffer_bytes;
   json["index_bytes"] = index_bytes;
-  json["rings"] = {{"records_in", shard.rings.records_in},
-                   {"records_out", shard.rings.records_out},
-                   {"bytes_in", shard.rings.bytes_in},
-                   {"bytes_out", shard.rings.bytes_out},
-                   {"overflows", shard.rings.overflows},
-                   {"overflow_pending", shard.rings.overflow_pending},
-                   {"held_sessions", shard.rings.held_sessions},
-                   {"repicks", shard.rings.repicks},
-                   {"wakeups", shard.rings.wakeups}};
+  json["rings"] = {{"records_in", shard.rings.records_in},       {"records_out", shard.rings.records_out},
+                   {"bytes_in", shard.rings.bytes_in},           {"bytes_out", shard.rings.bytes_out},
+                   {"overflows", shard.rings.overflows},         {"overflow_pending", shard.rings.overflow_pending},
+                   {"held_sessions", shard.rings.held_sessions}, {"repicks", shard.rings.repicks},
+                   {"vanished", shard.rings.vanished},           {"wakeups", shard.rings.wakeups}};
   return json;
 }
 
@@ -719,13 +657,14 @@ HttpAnswer answer_connz(MonitorSource& source, const HttpRequest& request, int64
   query.subs = subs.list || subs.detail;
   query.sort = *sort;
   query.keep = rows_needed(offset, limit);
+  query.now_ns = now_ns;
   core::ConnRows found = source.connections(query);
 
   Json json = Json::object();
   // For an account it does not know nats-server leaves its id out and the list null.
   json["server_id"] = found.account_known ? source.facts().server_id : "";
   json["now"] = core::format_time(now_ns);
-  if (found.account_known) sort_connections(found.rows, *sort, now_ns);
+  if (found.account_known) std::sort(found.rows.begin(), found.rows.end(), ConnOrder{*sort, now_ns});
   const std::span<const ConnRow> shown = page(found.rows, offset, limit);
   json["num_connections"] = found.account_known ? shown.size() : 0;
   json["total"] = found.account_known ? found.total : 0;

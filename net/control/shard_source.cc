@@ -1,15 +1,18 @@
 #include "net/control/shard_source.h"
 
+#include <algorithm>
 #include <mutex>
 
 #include "core/client_session.h"
 #include "core/peer_session.h"
 #include "core/subject.h"
+#include "net/control/conn_order.h"
 
 namespace peregrine::net::control {
 namespace {
 
 constexpr size_t kSessionSlice = 512;  // sessions looked at per turn
+constexpr size_t kDetailSlice = 64;    // ... of which the subscriptions are listed
 
 // What the shards have put together so far; outlives the question if a shard is late.
 template <class Rows>
@@ -57,56 +60,80 @@ std::vector<core::ShardSnapshot> ShardSource::shards() {
 }
 
 core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
+  // One shard's part of the work; it goes on where the last slice stopped.
+  struct Part {
+    explicit Part(const core::ConnzQuery& query) : first({query.sort, query.now_ns}, query.keep) {}
+    bool begun = false;
+    // The cids of the shard's sessions are taken in the first slice: sessions that come or go meanwhile do not shift
+    // the others.
+    std::vector<uint64_t> cids;
+    size_t at = 0;
+    FirstRows first;
+    size_t detailed = 0;  // rows that have got their subscriptions
+  };
   struct State {
     std::mutex mutex;
     core::ConnRows rows;
-    std::vector<uint64_t> next;  // per shard: sessions with a cid up to this one are done
+    std::vector<Part> parts;
   };
   auto state = std::make_shared<State>();
   state->rows.account_known = query.account.empty() || query.account == "$G";
   if (!state->rows.account_known) return state->rows;
-  // The cids of a shard's sessions are taken in the first slice: sessions that come or go meanwhile do not shift the
-  // others.
-  auto cids = std::make_shared<std::vector<std::vector<uint64_t>>>(broker_.shards().size());
-  auto done = std::make_shared<std::vector<size_t>>(broker_.shards().size(), SIZE_MAX);
+  state->parts.assign(broker_.shards().size(), Part(query));
   const bool all = broker_.run_on_shards(
-      [state, cids, done, query](core::Shard& shard) {
-        std::vector<uint64_t>& mine = (*cids)[shard.index()];
-        size_t& at = (*done)[shard.index()];
-        std::vector<core::ConnRow> rows;
+      [state, query](core::Shard& shard) {
+        Part& part = state->parts[shard.index()];
+        std::vector<core::ConnRow>& rows = part.first.rows();
         uint64_t total = 0;
-        if (at == SIZE_MAX) {
-          at = 0;
+        if (!part.begun) {
+          part.begun = true;
           if (query.state != core::ConnState::kClosed) {
             for (const core::Session* session : shard.sessions()) {
-              if (session->kind == core::SessionKind::kClient && !session->closing()) mine.push_back(session->cid);
+              if (session->kind == core::SessionKind::kClient && !session->closing()) {
+                part.cids.push_back(session->cid);
+              }
             }
-            total += mine.size();
+            total += part.cids.size();
+            std::sort(part.cids.begin(), part.cids.end());
           }
           if (query.state != core::ConnState::kOpen) {
             for (const core::ConnRow& row : shard.closed_rows()) {
               if (!query.account.empty() && row.account != query.account) continue;
               ++total;
-              if (!wanted(row, query)) continue;
-              rows.push_back(row);
-              if (!query.subs) rows.back().subs.clear();
+              if (wanted(row, query)) part.first.put(core::ConnRow(row));
             }
           }
         }
-        for (size_t n = 0; n < kSessionSlice && at < mine.size(); ++n, ++at) {
-          if (query.cid != 0 && mine[at] != query.cid) continue;
-          const core::Session* session = shard.find(mine[at]);
+        const bool by_cid = query.sort == core::ConnSort::kCid || query.sort == core::ConnSort::kStart;
+        for (size_t n = 0; n < kSessionSlice && part.at < part.cids.size(); ++n, ++part.at) {
+          if (by_cid && part.first.full() && part.cids[part.at] > rows.front().cid) {  // so are all that follow
+            part.at = part.cids.size();
+            break;
+          }
+          if (query.cid != 0 && part.cids[part.at] != query.cid) continue;
+          const core::Session* session = shard.find(part.cids[part.at]);
           if (session == nullptr) continue;
           core::ConnRow row;
           session->describe(row, false);
-          if (!wanted(row, query)) continue;
-          if (query.subs) session->describe(row, true);
-          rows.push_back(std::move(row));
+          if (wanted(row, query)) part.first.put(std::move(row));
+        }
+        bool done = part.at >= part.cids.size();
+        // Only what is shown needs its subscriptions.
+        if (done) {
+          for (size_t n = 0; n < kDetailSlice && part.detailed < rows.size(); ++n, ++part.detailed) {
+            core::ConnRow& row = rows[part.detailed];
+            if (!query.subs) row.subs.clear();
+            const core::Session* session = query.subs && row.stop_ns == 0 ? shard.find(row.cid) : nullptr;
+            if (session != nullptr) session->describe(row, true);
+          }
+          done = part.detailed >= rows.size();
         }
         std::lock_guard lock(state->mutex);
         state->rows.total += total;
-        for (core::ConnRow& row : rows) state->rows.rows.push_back(std::move(row));
-        return at >= mine.size();
+        if (done) {
+          for (core::ConnRow& row : rows) state->rows.rows.push_back(std::move(row));
+        }
+        return done;
       },
       kTimeoutMs);
   if (!all) server_.log.warn("monitoring: a shard did not answer within {} ms", kTimeoutMs);
@@ -215,7 +242,8 @@ core::SubRows ShardSource::subscriptions(const core::SubszQuery& query) {
 }
 
 Health ShardSource::health() {
-  if (server_.lame_duck()) return {false, "server is in lame duck mode"};
+  // It does not listen any more: nats-server's readyForConnections() has no other words for that.
+  if (server_.lame_duck()) return {false, "failed to be ready for connections after 1ms: server"};
   return {};
 }
 

@@ -623,6 +623,12 @@ def idle_connections(binary):
             each = (broker.memory() - before) / count
             for sock in socks[::1000]:
                 check(sock.recv(5) == b"INFO ", "a connection was forgotten")
+            cids = [row["cid"] for row in broker.get_json("/connz?limit=20000")["connections"]]
+            check(len(cids) == count and cids == sorted(cids), f"/connz shows {len(cids)} of {count}")
+            for offset in (0, 3000, count - 3):
+                page = broker.get_json(f"/connz?offset={offset}&limit=7&subs=1")
+                check([row["cid"] for row in page["connections"]] == cids[offset:offset + 7], f"/connz from {offset}")
+                check(page["total"] == count, f"/connz: {page['total']} in all")
             cpu_s = broker.cpu_s()
             time.sleep(1)
             cpu_s = broker.cpu_s() - cpu_s
