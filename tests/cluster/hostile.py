@@ -200,8 +200,8 @@ def cut_at_every_place(mix):
 
 @case(nodes=2)
 def a_peer_that_does_not_read(mix):
-    """Local delivery does not wait for it; it is cut off as a slow consumer."""
-    with Cluster(mix, ["write_deadline: 2s" if mix[0].letter != "D" else "", ""], ["write_deadline: 2s\nmax_pending: 8MB", ""]) as cluster:
+    """Nobody waits for it, near or far; it is cut off when too much is pending."""
+    with Cluster(mix, extra=["max_pending: 8MB", ""]) as cluster:
         cluster.start()
         peer = Peer(cluster[0], timeout_s=60).join("STUCK")
         peer.send(b"RS+ $G t.flood\r\n")
@@ -210,11 +210,9 @@ def a_peer_that_does_not_read(mix):
         cluster.settle_interest({0: ["t.flood"], 1: ["t.flood"]})
         speaker = cluster.client(0)
         count, payload = 3000, b"f" * 20_000
-        start = time.monotonic()
-        for _ in range(count):
+        for n in range(count):
             speaker.publish("t.flood", payload)
-        speaker.flush(60)
-        here.wait(count, 60)
-        equal((len(here.wait(count, 60)), len(there.wait(count, 60))), (count, count), "messages beside a stuck peer")
-        print(f"# {count * 20_000 / (time.monotonic() - start) / 1e6:.0f} MB/s beside a stuck peer")
+            if n % 100 == 99:  # so that those who read are never behind by as much themselves
+                equal((len(here.wait(n + 1)), len(there.wait(n + 1))), (n + 1, n + 1), "messages beside a stuck peer")
         cluster.formed(40)
+        peer.closed()

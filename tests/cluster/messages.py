@@ -6,6 +6,7 @@ import time
 
 from broker import until
 from client import counted
+from formation import ACCOUNTS, all_have_accounts
 from nodes import Cluster
 from registry import case, check, equal
 
@@ -198,9 +199,8 @@ def order_under_load(mix):
                       f"{'in order' if numbers == sorted(numbers) else 'out of order'}, {len(set(numbers))} different")
 
 
-@case(nodes=2)
+@case(nodes=2, needs=all_have_accounts)
 def accounts_stay_apart(mix):
-    from formation import ACCOUNTS
     with Cluster(mix, extra=ACCOUNTS) as cluster:
         cluster.start()
         clients = {(user, i): cluster.client(i, user=user, password=user) for user in "abc" for i in range(2)}

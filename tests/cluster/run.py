@@ -21,7 +21,7 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from registry import CASES  # noqa: E402
-from nodes import programs  # noqa: E402
+from nodes import StartError, programs  # noqa: E402
 import formation, interest, messages, hostile, change, split  # noqa: E402,E401,F401  their cases register themselves, in this order
 
 SHORT_MIXES = ["PPP", "NPD"]
@@ -96,7 +96,7 @@ def main():
                 print(f"ok {name} ({time.monotonic() - start:.1f} s)", flush=True)
             except Exception as error:  # a case that breaks is a case that failed, whatever broke
                 failed += 1
-                if not isinstance(error, AssertionError):
+                if not isinstance(error, (AssertionError, StartError)):
                     traceback.print_exc()
                 text = str(error) or repr(error)
                 print(f"FAIL {name}: {text} (--seed {args.seed})", flush=True)
