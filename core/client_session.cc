@@ -17,8 +17,9 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = 2 * kSecondNs;
 constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
-constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before the connection is cut
-constexpr size_t kDetachSlice = 512;      // subscriptions withdrawn per turn and session
+constexpr int64_t kLingerNs = kSecondNs;    // for a last -ERR to get out before the connection is cut
+constexpr uint32_t kRestAfterRefusal = 64;  // what can not be a run (a queue group, say) is not asked for each message
+constexpr size_t kDetachSlice = 512;        // subscriptions withdrawn per turn and session
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kRaft = "$NRG.";
@@ -144,6 +145,7 @@ void ClientSession::think(std::string_view in) {
   ParserLimits limits = this->limits();
   Operation operation;
   Run& run = shard.current_run();
+  uint32_t rest = 0;  // messages before the next try at a run
   for (;;) {
     bool was_run = false;
     if (run.is_open()) run.take_alike(in);
@@ -181,9 +183,11 @@ void ClientSession::think(std::string_view in) {
       case Operation::Kind::kPub:
       case Operation::Kind::kHpub:
         last_in_ns_ = last_activity_ns_;
-        if ((was_run || continues(operation, in)) && may_run(operation) && whole(operation, in) &&
-            run.open(this, *account, operation)) {
-          continue;
+        if (rest != 0) {
+          --rest;
+        } else if ((was_run || continues(operation, in)) && may_run(operation) && whole(operation, in)) {
+          if (run.open(this, *account, operation)) continue;
+          rest = kRestAfterRefusal;
         }
         on_pub(operation);
         break;

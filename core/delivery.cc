@@ -123,7 +123,10 @@ bool Delivery::deliver_plainly(Subscription& sub, const Message& message, Accoun
   to.traffic.out_bytes += message.payload.size();
   ++account.traffic.out_msgs;
   account.traffic.out_bytes += message.payload.size();
-  if (to.outbox.pending() > max_pending_) [[unlikely]]
+  const size_t pending = to.outbox.pending();
+  if (pending > Shard::kPaceAbove && message.from != nullptr) [[unlikely]]
+    shard_.pace(*message.from, to);
+  if (pending > max_pending_) [[unlikely]]
     slow_consumer(to, account);
   return true;
 }

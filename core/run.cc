@@ -240,8 +240,10 @@ void Run::finish() {
       to.outbox.append({block_->data, block_used_});
     }
     shard_.mark_dirty(to);
-    if (to.outbox.pending() > max_pending_) [[unlikely]]
-      shard_.delivery().slow_consumer(to, *account_);
+    if (to.outbox.pending() > Shard::kPaceAbove) [[unlikely]] {
+      if (from_ != nullptr && direct_ != nullptr) shard_.pace(*from_, to);
+      if (to.outbox.pending() > max_pending_) shard_.delivery().slow_consumer(to, *account_);
+    }
   }
   account_->traffic.out_msgs += messages_ * match_.plain.size();
   account_->traffic.out_bytes += payload_bytes_ * match_.plain.size();

@@ -204,6 +204,7 @@ bool Shard::end_turn() {
     busy = true;
   }
   if (!replays_.empty()) busy |= go_on_with_replays();
+  if (!paced_.empty()) busy |= release_paced();
   if (shard_count_ > 1) {
     if (interest_stuck_ || delivery_stuck_) {
       busy |= move_overflow();
@@ -220,6 +221,7 @@ int64_t Shard::next_deadline_ns() const {
   if (!closing_.empty() || !mailbox_.empty()) at = now_ns_;
   // Whoever empties a full ring does not wake its producer: look again soon.
   if (interest_stuck_ || delivery_stuck_) at = std::min(at, now_ns_ + 100'000);
+  for (const Paced& each : paced_) at = std::min(at, each.until_ns);
   return at;
 }
 
@@ -507,6 +509,10 @@ void Shard::closed(Session& session, CloseReason reason) {
 }
 
 void Shard::forget(Session& session) {
+  std::erase_if(paced_, [&](const Paced& each) {
+    if (each.to == &session) each.producer->unhold(kHoldPaced);
+    return each.producer == &session || each.to == &session;
+  });
   if (session.dirty) std::erase(dirty_, &session);
   if (session.held_by(kHoldStalled)) std::erase(stalled_, &session);
   if (session.held_by(kHoldRing)) std::erase(ring_held_, &session);
@@ -541,6 +547,21 @@ void Shard::stall(Session& producer, int64_t for_ns) {
     stalled.swap(shard.stalled_);
     for (Session* session : stalled) session->unhold(kHoldStalled);
   });
+}
+
+void Shard::pace(Session& producer, Session& to) {
+  const int64_t waiting = to.blocked_since_ns;
+  if (waiting == 0 || now_ns_ - waiting > kPaceNs || producer.held_by(kHoldPaced) || producer.closing()) return;
+  producer.hold(kHoldPaced);
+  paced_.push_back({&producer, &to, now_ns_ + kPaceNs});
+}
+
+bool Shard::release_paced() {
+  return std::erase_if(paced_, [&](const Paced& each) {
+           if (each.to->outbox.pending() > kPaceUntil && now_ns_ < each.until_ns && !each.to->closing()) return false;
+           each.producer->unhold(kHoldPaced);
+           return true;
+         }) != 0;
 }
 
 void Shard::trace(const Session& session, std::string_view arrow, std::string_view text) {

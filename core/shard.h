@@ -134,6 +134,10 @@ class Shard final : public ReleaseSink {
   }
   void to_close(Session& session) { closing_.push_back(&session); }
   void stall(Session& producer, int64_t for_ns);
+  // `producer` has filled the outbox of `to`, which is being sent, with more than stays in the cache. It is not read
+  // from until most of that has gone, but no longer than kPaceNs; a subscriber that takes nothing paces nobody.
+  static constexpr size_t kPaceAbove = 384 * 1024;
+  void pace(Session& producer, Session& to);
   void count_slow_consumer(SessionKind kind) { ++slow_consumers_.of(kind); }
   void count_stale(SessionKind kind) { ++stale_.of(kind); }
   void count_peer_message(size_t bytes) {
@@ -258,6 +262,15 @@ class Shard final : public ReleaseSink {
   std::vector<Session*> closing_;  // marked; to be taken apart
   std::vector<Session*> stalled_;
   Timer stall_timer_;
+  static constexpr size_t kPaceUntil = 128 * 1024;
+  static constexpr int64_t kPaceNs = 500'000;
+  struct Paced {
+    Session* producer;
+    Session* to;
+    int64_t until_ns;
+  };
+  std::vector<Paced> paced_;
+  bool release_paced();
   std::vector<Session*> ring_held_;
 
   std::vector<Peer> peers_;  // by shard number; our own entry is empty

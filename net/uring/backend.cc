@@ -16,8 +16,9 @@ namespace peregrine::net::uring {
 namespace {
 
 constexpr uint16_t kBufferGroup = 0;
-constexpr size_t kEventsPerAcquire = 4096;   // completions; a storm of accepts or closes is cut into turns as well
-constexpr uint32_t kRetrySlot = UINT32_MAX;  // in the deadline queue: listeners may accept again
+constexpr size_t kEventsPerAcquire = 4096;    // completions; a storm of accepts or closes is cut into turns as well
+constexpr size_t kReceiveBytes = 128 * 1024;  // of one multishot receive, and of one acquire(): what stays in the cache
+constexpr uint32_t kRetrySlot = UINT32_MAX;   // in the deadline queue: listeners may accept again
 constexpr uint32_t kGenerationMask = 0xff'ffff;
 
 bool out_of_resources(int error) {
@@ -108,7 +109,7 @@ bool Backend::arm_receive(ConnId id) {
   io_uring_prep_recv_multishot(sqe, conn.fd.get(), nullptr, 0, 0);
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = kBufferGroup;
-  if (features_.limited) sqe->file_index = kAcquireBytes;  // named `optlen` in newer headers
+  if (features_.limited) sqe->file_index = kReceiveBytes;  // named `optlen` in newer headers
   io_uring_sqe_set_data64(sqe, user_data(Op::kReceive, id));
   conn.receiving = true;
   conn.received = false;
@@ -284,7 +285,7 @@ void Backend::acquire(std::vector<Event>& out) {
   unsigned head;
   io_uring_cqe* cqe;
   io_uring_for_each_cqe(&ring_, head, cqe) {
-    if (received_ >= kAcquireBytes || taken == kEventsPerAcquire) break;
+    if (received_ >= kReceiveBytes || taken == kEventsPerAcquire) break;
     ++taken;
     complete(*cqe, out);
   }

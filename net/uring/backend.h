@@ -11,7 +11,7 @@
 //   for more.
 // - Receive: one multishot request per connection over the shared Buffers. It ends on ENOBUFS, on pause (cancel by
 //   user_data) or when the kernel says so, and is armed again by the next flush; those that got nothing go first. Where
-//   the kernel can, it also ends after kAcquireBytes: otherwise one heavy sender fills all blocks in one go (measured),
+//   the kernel can, it also ends after kReceiveBytes: otherwise one heavy sender fills all blocks in one go (measured),
 //   and its neighbours wait until they are parsed.
 // - Send: at most one in flight per connection; without MSG_WAITALL, so that progress shows as partial kSent and memory
 //   comes free. A send that fits the socket buffer completes inside flush(): its kSent is in the next acquire(),

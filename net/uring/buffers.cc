@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "net/uring/probe.h"
@@ -41,7 +42,7 @@ Buffers::Filled Buffers::filled(uint16_t block, uint32_t bytes, bool more) {
   if (!more) {
     each.lent = false;
     --lent_;
-    if (lent_ < entries_ / 4u) lend_reserve();
+    if (lent_ < std::max(entries_ / 4u, 1u)) lend_reserve();
   }
   return result;
 }

@@ -5,9 +5,9 @@
 // one of three hands: the kernel's (lent), the caller's (`held` events not yet released; with incremental buffers the
 // kernel may be filling the rest of it meanwhile), or idle. It is lent again when the kernel is done with it and nobody
 // holds it.
-// Bound: when the caller keeps so many blocks that the kernel has less than a quarter of the ring left, idle or new
-// blocks step in, up to four times the ring; past that receiving stops until a release. Memory is touched as bytes
-// arrive.
+// Bound: when the caller keeps so many blocks that the kernel has less than a quarter of the ring left (or nothing),
+// idle or new blocks step in, up to four times the ring; past that receiving stops until a release. Memory is touched
+// as bytes arrive.
 #pragma once
 
 #include <liburing.h>
