@@ -180,12 +180,12 @@ class World {
     if (plan_.simultaneous) {
       for (int side = 0; side < 2; ++side) {
         wire_.end(side).fixed_port = 5000;
-        stacks_[side]->dial(address(1 - side), 5000, 0, 100 * kSec, wire_.now_ns);
+        stacks_[side]->dial(address(1 - side), 5000, 0, 7200 * kSec, wire_.now_ns);
       }
     } else {
       EXPECT_EQ(stacks_[1]->listen(std::nullopt, 4222, 9), 0);
       for (int i = 0; i < plan_.connections; ++i) {
-        stacks_[0]->dial(address(1), 4222, static_cast<uint64_t>(i), 300 * kSec, wire_.now_ns);
+        stacks_[0]->dial(address(1), 4222, static_cast<uint64_t>(i), 7200 * kSec, wire_.now_ns);
       }
     }
     const int64_t limit = wire_.now_ns + 24 * 3600 * kSec;
@@ -314,7 +314,7 @@ class World {
         case Event::Kind::kDialFailed:
           // ARP gives up after three lost questions; a dialler tries again.
           if (event.error != -EHOSTUNREACH) return fail("dial failed: " + std::to_string(event.error));
-          stack.dial(address(1 - side), plan_.simultaneous ? 5000 : 4222, event.tag, 300 * kSec, now);
+          stack.dial(address(1 - side), plan_.simultaneous ? 5000 : 4222, event.tag, 7200 * kSec, now);
           break;
         case Event::Kind::kData: {
           Session* s = by_conn(side, event.conn);
