@@ -60,6 +60,7 @@ const Section& gateway_section();               // Gateway
 const Section& leafnodes_section();             // LeafNodes
 const Section& websocket_section();             // Websocket
 const Section& mqtt_section();                  // nothing: names only
+const Section& dpdk_section();                  // Dpdk
 const Section& jetstream_section();             // Options (jetstream, store_dir)
 
 // Every key of the tree that asks for something this version has not built, refused by name.

@@ -339,8 +339,8 @@ Key backend_row() {
   Key key = choice<Options, Backend& (*)(Options&), Backend>(
       "backend", [](Options& options) -> Backend& { return options.native.backend; },
       {{"auto", Backend::kAuto}, {"dpdk", Backend::kDpdk}, {"uring", Backend::kUring}, {"epoll", Backend::kEpoll}},
-      "auto", "how bytes move: auto takes uring if the kernel allows it, else epoll");
-  key.unbuilt_value = "dpdk";
+      "auto",
+      "how bytes move: auto takes dpdk if there is a dpdk section, else uring if the kernel allows it, else epoll");
   return key;
 }
 
@@ -506,7 +506,10 @@ Section make_options_section() {
               "inline_payload_bytes", [](S & options) -> auto& { return options.native.inline_payload_bytes; }, 0,
               largest_inline_payload_bytes(kLargestRingBytes), "2KB",
               "a payload up to this is copied, a larger one shared; at most ring_bytes / 4"),
-          known("dpdk", "map", "network ports taken from the kernel").later(never_harmless),
+          block<S>(
+              "dpdk", [](S & options) -> auto& { return options.dpdk; }, dpdk_section(),
+              "network ports taken from the kernel",
+              [](Binder&, S& target, const Value& value) { target.dpdk.defined = !value.members.empty(); }),
       }};
   return section;
 }

@@ -416,6 +416,54 @@ struct Native {
   bool operator==(const Native&) const = default;
 };
 
+// ---------------------------------------------------------------------------------------------------- dpdk
+
+enum class DpdkIdle {
+  kAdaptive,   // sleeps that grow while nothing comes: next to no CPU, the first frame after a pause waits a little
+  kSpin,       // never sleeps: lowest latency, every shard's core at 100 %
+  kInterrupt,  // sleeps until the device interrupts; refused if the device cannot
+};
+enum class DpdkSpread {
+  kAuto,      // by the device if it can be trusted to keep a connection on its queue, else by software
+  kHardware,  // the queue a frame arrives on is its shard
+  kSoftware,  // our own hash over the addresses; frames cross to their shard by a ring
+};
+enum class DpdkIova { kAuto, kVa, kPa };
+
+// One network port taken from the kernel, and the addresses it answers on.
+struct DpdkPort {
+  std::string device;  // PCI address, or a virtual device with its arguments: "net_af_packet0,iface=eth1"
+  int queues = 0;      // receive (and transmit) queues; 0 = one per shard, or as many as the device has
+  int rx_descriptors = 1024;
+  int tx_descriptors = 1024;
+  std::vector<std::string> addresses;  // "10.0.0.2/24", "fd00::2/64"; at least one
+  std::string gateway;                 // IPv4, inside the subnet of an address
+  std::string gateway6;
+  int mtu = 1500;
+  int vlan = 0;  // frames carry this tag; 0 = untagged
+  // Of checksum, tso, multi_segment, vlan: what may be left to the device if it offers it. Software does the rest.
+  std::vector<std::string> offloads = {"checksum", "tso", "multi_segment", "vlan"};
+  DpdkSpread spread = DpdkSpread::kAuto;
+  bool promiscuous = false;
+  bool operator==(const DpdkPort&) const = default;
+};
+
+struct Dpdk {
+  std::vector<DpdkPort> ports;
+  std::vector<int> lcores;  // CPUs of shard 0, 1, ...; empty = `cores`, or the allowed CPUs in order
+  std::int64_t memory = std::int64_t{512} << 20;  // bytes taken at start for frames and send buffers, in MiB steps
+  bool huge_pages = true;
+  std::string huge_dir;  // mount point of hugetlbfs; empty = the first one found
+  DpdkIova iova = DpdkIova::kAuto;
+  std::string file_prefix;  // of the files other DPDK tools look for; empty = peregrine-<pid>
+  bool telemetry = true;    // answers dpdk-telemetry.py
+  DpdkIdle idle = DpdkIdle::kAdaptive;
+  std::string log_level = "warning";    // of DPDK's own messages in our log
+  std::vector<std::string> extra_args;  // for the EAL, behind ours
+  bool defined = false;
+  bool operator==(const Dpdk&) const = default;
+};
+
 // ---------------------------------------------------------------------------------------------------- top level
 
 struct Options {
@@ -508,6 +556,7 @@ struct Options {
 
   // --- ours
   Native native;
+  Dpdk dpdk;
 
   // --- where it came from
   std::string config_file;    // empty = none

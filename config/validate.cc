@@ -23,6 +23,7 @@ class Check {
     accounts();
     peers();
     native();
+    check_dpdk(options_, findings_);
     return std::move(findings_);
   }
 

@@ -21,6 +21,9 @@ struct Findings {
 
 Findings validate(const Options& options);
 
+// The dpdk section's part of it, in a file of its own.
+void check_dpdk(const Options& options, Findings& findings);
+
 // Replaces the zeros that mean "default" (max_payload: 0, ping_interval: 0s, ...) by the defaults, and tidies
 // http_base_path. Idempotent; called once flags and file are merged, before validate().
 void complete(Options& options);

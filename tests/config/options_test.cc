@@ -298,8 +298,6 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
       {"server_metadata { a: b }", "server_metadata"},
       {"trace_headers: true", "trace_headers"},
       {"prof_port: 1", "prof_port"},
-      {"dpdk { ports: [a] }", "dpdk"},
-      {"backend: dpdk", "backend: dpdk"},
       {"authorization { users: [{nkey: UABC}] }", "authorization.users[].nkey"},
       {"authorization { users: [{user: a, proxy_required: true}] }", "authorization.users[].proxy_required"},
       {"authorization { auth_callout { issuer: A, auth_users: [a] } }", "authorization.auth_callout"},
