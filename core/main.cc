@@ -80,6 +80,15 @@ Plan plan_shards(const config::Options& options, const core::CpuAllowance& allow
   return plan;
 }
 
+// With a dpdk section, its words on where shards run and what they do without work stand in place of the general ones.
+void use_dpdk_settings(config::Options& options) {
+  const config::Backend backend = options.native.backend;
+  const bool used = backend == config::Backend::kDpdk || (backend == config::Backend::kAuto && options.dpdk.defined);
+  if (!used) return;
+  if (!options.dpdk.lcores.empty()) options.native.cores = options.dpdk.lcores;
+  options.native.idle = options.dpdk.idle == config::DpdkIdle::kSpin ? config::Idle::kSpin : config::Idle::kAdaptive;
+}
+
 std::string join(const std::vector<int>& numbers) {
   std::string text;
   for (const int n : numbers) text += (text.empty() ? "" : ",") + std::to_string(n);
@@ -191,28 +200,37 @@ std::string cluster_host(const config::Options& options) {
   return options.cluster.host.empty() ? config::kDefaultHost : options.cluster.host;
 }
 
+bool any_address(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "::"; }
+
+// Where others reach a listener on `host`: the kernel's addresses, or the backend's own.
+std::vector<std::string> reachable_addresses(const net::BackendChoice& choice, const std::string& host) {
+  if (choice.addresses.empty()) return net::reachable_addresses(host);
+  return any_address(host) ? choice.addresses : std::vector<std::string>{host};
+}
+
 // Where clients reach this server, as the other members tell theirs.
-std::vector<std::string> client_urls(const core::ServerInfo& info, const config::Options& options) {
+std::vector<std::string> client_urls(const net::BackendChoice& choice, const core::ServerInfo& info,
+                                     const config::Options& options) {
   if (!options.client_advertise.empty()) return {host_port(info.host, info.port)};
   std::vector<std::string> urls;
-  for (const std::string& address : net::reachable_addresses(options.host))
+  for (const std::string& address : reachable_addresses(choice, options.host))
     urls.push_back(host_port(address, options.port));
   return urls;
 }
 
 // Binds the cluster's port and makes the mesh. "" or why not.
-std::string open_cluster(const config::Options& options, uint32_t shards, core::Server& server, cluster::Dialer& dialer,
-                         const cluster::Gateways* gateways, uint64_t seed, net::Listeners& listeners,
-                         std::unique_ptr<cluster::Mesh>& mesh) {
+std::string open_cluster(const config::Options& options, const net::BackendChoice& choice, uint32_t shards,
+                         core::Server& server, cluster::Dialer& dialer, const cluster::Gateways* gateways,
+                         uint64_t seed, net::Listeners& listeners, std::unique_ptr<cluster::Mesh>& mesh) {
   const std::string host = cluster_host(options);
-  auto opened = net::open_listeners(host, options.cluster.port, static_cast<int>(shards));
+  auto opened = choice.open(host, options.cluster.port, static_cast<int>(shards));
   if (!opened) return fmt::format("Error listening on router port: {} - {}", options.cluster.port, opened.error());
   listeners = *opened;
   cluster::MeshPlan plan;
   plan.port = listeners.port;
-  plan.client_urls = client_urls(server.info(), options);
+  plan.client_urls = client_urls(choice, server.info(), options);
   if (gateways != nullptr) plan.gateway_url = gateways->url();
-  for (const std::string& address : net::interface_addresses())
+  for (const std::string& address : choice.addresses.empty() ? net::interface_addresses() : choice.addresses)
     plan.own_addresses.push_back(host_port(address, listeners.port));
   mesh = std::make_unique<cluster::Mesh>(server, dialer, std::move(plan), seed);
   return "";
@@ -223,12 +241,12 @@ std::string gateway_host(const config::Options& options) {
 }
 
 // How other clusters reach the gateway port.
-cluster::GatewayPlan plan_gateways(const config::Options& options, int port) {
+cluster::GatewayPlan plan_gateways(const net::BackendChoice& choice, const config::Options& options, int port) {
   if (!options.gateway.advertise.empty()) {
     const auto [host, advertised_port] = advertised(options.gateway.advertise, port);
     return {host, advertised_port};
   }
-  const std::vector<std::string> reachable = net::reachable_addresses(gateway_host(options));
+  const std::vector<std::string> reachable = reachable_addresses(choice, gateway_host(options));
   return {reachable.empty() ? gateway_host(options) : reachable.front(), port};
 }
 
@@ -267,9 +285,10 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   if (core::Auth::plain_secrets(options)) log->warn("Plaintext passwords detected, use nkeys or bcrypt");
 
   const core::CpuAllowance allowed = core::allowed_cpus();
+  use_dpdk_settings(options);
   const Plan plan = plan_shards(options, allowed, error);
   if (!error.empty()) return fatal(error);
-  auto choice = net::choose_backend(options.native.backend);
+  auto choice = net::choose_backend(options, plan.shards, *log);
   if (!choice) return fatal(choice.error());
   const bool best = options.native.backend == config::Backend::kAuto && choice->name == "uring";
   log->info("{}{}", choice->log_line, best ? " (auto: the kernel lets us use io_uring)" : "");
@@ -278,7 +297,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   net::raise_open_files_limit();
 
   // The port first: INFO and every URL name it. Nobody is accepted before the shards run.
-  auto listeners = net::open_listeners(options.host, options.port, static_cast<int>(plan.shards));
+  auto listeners = choice->open(options.host, options.port, static_cast<int>(plan.shards));
   if (!listeners)
     return fatal(
         fmt::format("Error listening on port: {}, \"{}\"", host_port(options.host, options.port), listeners.error()));
@@ -306,17 +325,17 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   int gateway_port = 0;
   std::vector<int> gateway_fds;
   if (!options.gateway.name.empty() && options.gateway.port != 0) {
-    auto opened = net::open_listeners(gateway_host(options), options.gateway.port, static_cast<int>(plan.shards));
+    auto opened = choice->open(gateway_host(options), options.gateway.port, static_cast<int>(plan.shards));
     if (!opened)
       return fatal(fmt::format("Error listening on gateway port: {} - {}", options.gateway.port, opened.error()));
     gateway_port = opened->port;
     gateway_fds = opened->fds;
-    gateways = std::make_unique<cluster::Gateways>(server, dialer, plan_gateways(options, gateway_port), seed);
+    gateways = std::make_unique<cluster::Gateways>(server, dialer, plan_gateways(*choice, options, gateway_port), seed);
   }
   std::unique_ptr<cluster::Mesh> mesh;
   net::Listeners route_listeners;
   if (options.cluster.port != 0) {
-    error = open_cluster(options, plan.shards, server, dialer, gateways.get(), seed, route_listeners, mesh);
+    error = open_cluster(options, *choice, plan.shards, server, dialer, gateways.get(), seed, route_listeners, mesh);
     if (!error.empty()) return fatal(error);
   }
 
@@ -353,8 +372,9 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.cluster_port = route_listeners.port;
   if (gateways != nullptr) {
     facts.gateway_port = gateway_port;
-    facts.gateway_host = plan_gateways(options, gateway_port).host;
+    facts.gateway_host = plan_gateways(*choice, options, gateway_port).host;
   }
+  facts.describe_backend = choice->describe;
   facts.cores = static_cast<int>(allowed.cpus.size());
   facts.shards = static_cast<int>(plan.shards);
   net::control::ShardSource source(server, broker, facts);
@@ -390,7 +410,13 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   if (!options.ports_file_dir.empty()) {
     ports_file = net::control::ports_file_path(options.ports_file_dir, argv0);
     net::control::Ports ports;
-    ports.nats = net::control::listener_urls("nats", options.host, options.port);
+    if (any_address(options.host) && !choice->addresses.empty()) {
+      for (const std::string& address : choice->addresses) {
+        ports.nats.push_back("nats://" + host_port(address, options.port));
+      }
+    } else {
+      ports.nats = net::control::listener_urls("nats", options.host, options.port);
+    }
     if (monitor.running()) {
       ports.monitoring = net::control::listener_urls(
           "http", options.http_host.empty() ? options.host : options.http_host, monitor.port());

@@ -1,5 +1,6 @@
 #include "net/backend_choice.h"
 
+#include "net/dpdk/choice.h"
 #include "net/epoll/backend.h"
 #include "net/socket.h"
 #include "net/uring/backend.h"
@@ -19,7 +20,7 @@ std::expected<std::unique_ptr<Backend>, std::string> make_epoll() {
 std::expected<BackendChoice, std::string> choose_backend(config::Backend wanted, const uring::Options& uring_options) {
   switch (wanted) {
     case config::Backend::kDpdk:
-      return std::unexpected("backend dpdk: not part of this build");
+      return std::unexpected("backend dpdk: needs a dpdk section that names a port");
     case config::Backend::kEpoll:
       return BackendChoice{"epoll", "backend: epoll", [](uint32_t) { return make_epoll(); }};
     case config::Backend::kAuto:
@@ -41,6 +42,13 @@ std::expected<BackendChoice, std::string> choose_backend(config::Backend wanted,
         if (error != 0) return std::unexpected("backend uring: " + errno_text(error));
         return backend;
       }};
+}
+
+std::expected<BackendChoice, std::string> choose_backend(const config::Options& options, uint32_t shards,
+                                                         core::Log& log) {
+  const config::Backend wanted = options.native.backend;
+  const bool dpdk = wanted == config::Backend::kDpdk || (wanted == config::Backend::kAuto && options.dpdk.defined);
+  return dpdk ? choose_dpdk(options.dpdk, shards, log) : choose_backend(wanted);
 }
 
 }  // namespace peregrine::net

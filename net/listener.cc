@@ -2,16 +2,20 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 
 #include "net/socket.h"
 
 namespace peregrine::net {
 namespace {
 
-constexpr int kBacklog = 65535;  // the kernel clamps it to net.core.somaxconn
+constexpr const char* kAddressFile = "listener";  // its name in /proc/PID/fd
+constexpr int kBacklog = 65535;                   // the kernel clamps it to net.core.somaxconn
 
 struct Failure {
   const char* call;
@@ -103,6 +107,37 @@ std::expected<Listeners, std::string> open_listeners(const std::string& host, in
   auto group = open_group(*address, false, count);
   if (!group) return failed(group.error());
   return *group;
+}
+
+std::expected<Listeners, std::string> open_address_listeners(const std::string& host, int port, int count) {
+  const bool all = host.empty() || host == "0.0.0.0" || host == "::";
+  if (!all && !SocketAddress::parse({host, 0})) {
+    return std::unexpected("listen tcp: address " + host + ": not a numeric address");
+  }
+  Listeners result;
+  result.port = port;
+  std::vector<Fd> fds;
+  for (int n = 0; n < count; ++n) {
+    Fd fd(memfd_create(kAddressFile, MFD_CLOEXEC));
+    const std::string text = std::to_string(port) + " " + host;
+    if (!fd || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+      return std::unexpected("listen tcp " + host_and_port(host, port) + ": " + errno_text(errno));
+    }
+    fds.push_back(std::move(fd));
+  }
+  for (Fd& fd : fds) result.fds.push_back(fd.release());
+  return result;
+}
+
+std::optional<Address> listener_address(int fd) {
+  char text[INET6_ADDRSTRLEN + 16];
+  const ssize_t size = pread(fd, text, sizeof(text) - 1, 0);
+  if (size <= 0) return std::nullopt;
+  text[size] = 0;
+  char* end = nullptr;
+  const long port = std::strtol(text, &end, 10);
+  if (*end != ' ' || port < 1 || port > 65535) return std::nullopt;
+  return Address{end + 1, static_cast<uint16_t>(port)};
 }
 
 }  // namespace peregrine::net

@@ -12,8 +12,11 @@
 #pragma once
 
 #include <expected>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "net/backend.h"
 
 namespace peregrine::net {
 
@@ -27,5 +30,12 @@ struct Listeners {
 // every address of both families, again as Go does; only IPv4 where the kernel has no IPv6. `port` 0 or -1: any free
 // port.
 std::expected<Listeners, std::string> open_listeners(const std::string& host, int port, int count);
+
+// For a backend with addresses of its own, which knows no kernel sockets: descriptors that only say an address. They
+// take the way of listening sockets (one per shard, owned by the backend that gets them), so that whoever opens
+// listeners need not know which kind they are. `host` numeric, or empty, "0.0.0.0" or "::" for all addresses.
+std::expected<Listeners, std::string> open_address_listeners(const std::string& host, int port, int count);
+// What such a descriptor says; nullopt for any other.
+std::optional<Address> listener_address(int fd);
 
 }  // namespace peregrine::net

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,8 +51,10 @@ struct ServerFacts {
   // Ours, shown in the "peregrine" object.
   std::string peregrine_version;
   std::string backend;  // "uring", "epoll", ...
-  int cores = 0;        // CPUs this process may use
-  int shards = 0;       // shown as gomaxprocs too
+  // The backend's own numbers as JSON text, shown under its name in the "peregrine" object. Any thread; may be null.
+  std::function<std::string()> describe_backend;
+  int cores = 0;   // CPUs this process may use
+  int shards = 0;  // shown as gomaxprocs too
   uint64_t log_lines_dropped = 0;
 };
 

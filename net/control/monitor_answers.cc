@@ -626,6 +626,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   own["shards"] = facts.shards;
   own["cores"] = facts.cores;
   own["log_lines_dropped"] = facts.log_lines_dropped;
+  if (facts.describe_backend) own[facts.backend] = Json::parse(facts.describe_backend(), nullptr, false);
   own["shard_stats"] = Json::array();
   for (const core::ShardSnapshot& shard : shards) own["shard_stats"].push_back(shard_detail(shard));
   return json_answer(json);

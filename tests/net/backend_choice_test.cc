@@ -107,8 +107,8 @@ TEST(BackendChoiceTest, EpollWorksWithoutPwait2) {
   EXPECT_EQ(line, "waited; no epoll_pwait2: timers have millisecond steps");
 }
 
-TEST(BackendChoiceTest, DpdkIsRefusedByName) {
-  EXPECT_EQ(chosen(config::Backend::kDpdk), "error: backend dpdk: not part of this build");
+TEST(BackendChoiceTest, DpdkNeedsItsSection) {
+  EXPECT_EQ(chosen(config::Backend::kDpdk), "error: backend dpdk: needs a dpdk section that names a port");
 }
 
 }  // namespace
