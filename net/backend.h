@@ -99,8 +99,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // Starts accepting on an already bound and listening socket, or what stands for one (see listener.h). `listener` comes
-  // back in kAccepted.
+  // Starts accepting on an already bound and listening socket (see listener.h). `listener` comes back in kAccepted.
   // Returns 0 or -errno. stop_listening() closes the socket: no kAccepted for it after the call returns.
   virtual int listen(int fd, uint32_t listener) = 0;
   virtual void stop_listening(uint32_t listener) = 0;

@@ -25,6 +25,8 @@ import tempfile
 import threading
 import time
 
+import wires
+
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent.parent
 SUITES = ["python", "js", "cli", "go", "rust", "java"]
@@ -82,13 +84,14 @@ class Ports:
 class Server:
     """One broker process under the control port. Calls on one server come from one suite, so they need no lock."""
 
-    def __init__(self, number, program, server_args, args, config, port, folder):
+    def __init__(self, number, program, server_args, args, config, port, folder, wire):
         self.id = str(number)
         self.program = program
         self.server_args = server_args
         self.args = args
         self.config = config
         self.port = port
+        self.wire = wire
         self.folder = folder
         self.starts = 0
         self.process = None
@@ -98,10 +101,11 @@ class Server:
         self.starts += 1
         ports_dir = self.folder / f"ports{self.starts}"
         ports_dir.mkdir(parents=True)
-        command = [self.program, "-a", "127.0.0.1", "-p", str(self.port), "-m", "-1", "--ports_file_dir", str(ports_dir)]
-        if self.config is not None:
+        command = [self.program, *self.wire.arguments(self.port), "--ports_file_dir", str(ports_dir)]
+        config = [text for text in (self.wire.config(), self.config) if text is not None]
+        if config:
             path = self.folder / "server.conf"
-            path.write_text(self.config)
+            path.write_text("\n".join(config))
             command += ["-c", str(path)]
         command += self.args + self.server_args
         with open(self.log_path(), "ab") as log:
@@ -134,7 +138,7 @@ class Server:
 
     def greets(self):
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+            with socket.create_connection((self.wire.host, self.port), timeout=5) as client:
                 client.settimeout(5)
                 with client.makefile("rb") as lines:
                     return lines.readline().startswith(b"INFO ")
@@ -176,8 +180,8 @@ class Server:
             return ""
 
     def describe(self):
-        return {"id": self.id, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port,
-                "url": f"nats://127.0.0.1:{self.port}", "http": self.http}
+        return {"id": self.id, "pid": self.process.pid, "host": self.wire.host, "port": self.port,
+                "url": f"nats://{self.wire.host}:{self.port}", "http": self.http, "client_ip": self.wire.client_ip}
 
 
 def signal_number(name):
@@ -187,7 +191,8 @@ def signal_number(name):
 class Control:
     """The control port of one suite's run. Owns the brokers that the suite started."""
 
-    def __init__(self, program, server_args, ports, folder):
+    def __init__(self, program, server_args, ports, folder, network):
+        self.network = network
         self.program = program
         self.server_args = server_args
         self.ports = ports
@@ -243,13 +248,14 @@ class Control:
             with self.lock:
                 number = len(self.servers) + 1
                 server = Server(number, self.program, self.server_args, args, config, self.ports.take(),
-                                self.folder / f"server{number}")
+                                self.folder / f"server{number}", self.network.wire())
                 self.servers[server.id] = server
             server.folder.mkdir()
             try:
                 server.start()
                 return server
             except StartError as error:
+                server.wire.close()
                 if "address already in use" not in str(error).lower() or attempt == 4:
                     raise
         raise AssertionError("unreachable")
@@ -261,6 +267,7 @@ class Control:
             if server.process is not None and server.process.poll() is None:
                 server.process.kill()
                 server.process.wait()
+            server.wire.close()
 
 
 class Suite:
@@ -363,7 +370,7 @@ def run_suite(suite, program, ports, options):
         say(f"{suite.name}: ok {name}" if reason is None else f"{suite.name}: FAIL {name}: {reason}")
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{suite.name}-", dir=temporary_root))
-    control = Control(program, options.server_args, ports, folder)
+    control = Control(program, options.server_args, ports, folder, options.network)
     process = None
     started = time.monotonic()
     errors = []
@@ -470,6 +477,8 @@ def parse(argv):
     parser.add_argument("--against", metavar="PATH", help="a real nats-server that must pass the same tests")
     parser.add_argument("--suite", metavar="A,B", default=None, help="default: all that are there: " + ",".join(SUITES))
     parser.add_argument("--server-args", metavar="ARGS", default="", help="more arguments for --server, e.g. '--shards 2'")
+    parser.add_argument("--over", type=wires.check, default="loopback", metavar="WIRE",
+                        help="loopback, or dpdk:af_packet[:QUEUES] or dpdk:af_xdp: over veth pairs in a network namespace")
     parser.add_argument("--only", metavar="TEST,TEST", default="", help="only these tests")
     parser.add_argument("--cache", metavar="DIR", default=str(REPO / "build" / "clients-cache"))
     parser.add_argument("--jobs", type=int, default=cores, help=f"suites at once (default {cores}, the cores)")
@@ -485,6 +494,9 @@ def parse(argv):
     for name in options.suite:
         if name not in present:
             raise SystemExit(f"run.py: no suite {name}; there are {', '.join(present)}")
+    options.network = wires.Network(options.over)
+    if options.against and options.network.separate:
+        raise SystemExit("run.py: --against has no DPDK; leave --over away")
     if options.jobs < 1:
         raise SystemExit("run.py: --jobs must be at least 1")
     return options
@@ -508,6 +520,7 @@ def main(argv):
                 broken += 1
     if options.prepare:
         return 1 if broken else 0
+    options.network.enter([sys.executable, "-B", str(pathlib.Path(__file__).resolve()), *argv])
     temporary_root = tempfile.mkdtemp(prefix="clients-")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop_at_signal)

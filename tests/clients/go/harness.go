@@ -130,6 +130,8 @@ type server struct {
 	Port int    `json:"port"`
 	Url  string `json:"url"`
 	Http string `json:"http"`
+
+	ClientIp string `json:"client_ip"`
 }
 
 func control(call string, request, answer any) error {

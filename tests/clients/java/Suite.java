@@ -132,6 +132,7 @@ public final class Suite {
     final String host;
     final int port;
     final String url;
+    final String clientIp;
     private String http;
 
     Server(JsonValue answer) {
@@ -139,6 +140,7 @@ public final class Suite {
       host = answer.map.get("host").string;
       port = answer.map.get("port").i;
       url = answer.map.get("url").string;
+      clientIp = answer.map.get("client_ip").string;
       http = answer.map.get("http").string;
     }
 

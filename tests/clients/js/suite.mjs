@@ -493,10 +493,10 @@ tests.server_info = async () => {
   assert.ok(nc.protocol.features.require("2.9.0"), nc.info.version);
   assert.ok(nc.info.client_id > 0 && nc.info.client_id !== other.info.client_id);
   assert.match(nc.info.server_id, /^N[A-Z2-7]{55}$/);
-  assert.equal(nc.getServer(), `127.0.0.1:${shared.port}`);
+  assert.equal(nc.getServer(), `${shared.host}:${shared.port}`);
   const { host, port, headers, max_payload, proto, client_ip } = nc.info;
   assert.deepEqual({ host, port, headers, max_payload, proto, client_ip },
-    { host: "127.0.0.1", port: shared.port, headers: true, max_payload: 1048576, proto: 1, client_ip: "127.0.0.1" });
+    { host: shared.host, port: shared.port, headers: true, max_payload: 1048576, proto: 1, client_ip: shared.client_ip });
   const [connection] = (await shared.monitor(`/connz?cid=${nc.info.client_id}`)).connections;
   assert.deepEqual([connection.name, connection.lang], ["named client", "nats.js"]);
   const advertising = await start(["--client_advertise", "example.test:4333", "--name", "advertised"]);

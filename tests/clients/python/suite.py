@@ -597,15 +597,15 @@ async def server_info():
         version = nc.connected_server_version
         assert (version.major, version.minor) >= (2, 9), version
         assert nc.client_id > 0 and other.client_id > 0 and nc.client_id != other.client_id
-        equal(str(nc.client_ip), "127.0.0.1")
+        equal(str(nc.client_ip), shared.client_ip)
         equal(nc.connected_url.port, shared.port)
         info = nc._server_info
         equal({key: info.get(key) for key in ("host", "port", "headers", "max_payload", "proto")},
-              {"host": "127.0.0.1", "port": shared.port, "headers": True, "max_payload": 1048576, "proto": 1})
+              {"host": shared.host, "port": shared.port, "headers": True, "max_payload": 1048576, "proto": 1})
         assert info["server_id"].startswith("N") and len(info["server_id"]) == 56, info["server_id"]
         equal((await shared.monitor("/varz"))["server_id"], info["server_id"])
         name, answer = "named client", await shared.monitor(f"/connz?cid={nc.client_id}")
-        equal((answer["connections"][0]["lang"], answer["connections"][0]["ip"]), ("python3", "127.0.0.1"))
+        equal((answer["connections"][0]["lang"], answer["connections"][0]["ip"]), ("python3", shared.client_ip))
     async with Connected(name=name) as nc:
         equal((await shared.monitor(f"/connz?cid={nc.client_id}"))["connections"][0]["name"], name)
     broker = await Broker.start("--client_advertise", "example.test:4333", "--name", "advertised")

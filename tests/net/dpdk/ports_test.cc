@@ -9,6 +9,9 @@
 #include <mutex>
 #include <thread>
 
+// What DPDK and its drivers take while they start is theirs for the life of the process.
+extern "C" const char* __lsan_default_suppressions() { return "leak:librte_\nleak:libdl\nleak:rte_eal_init\n"; }
+
 namespace peregrine::net::dpdk {
 namespace {
 

@@ -345,12 +345,12 @@ pub async fn server_info(t: Test) -> Outcome {
     check!(client.is_server_compatible(2, 10, 0), "version {} is no level of today", info.version);
     check!(info.server_id.len() == 56 && info.server_id.starts_with('N'), "server id {}", info.server_id);
     check!(info.server_name == info.server_id, "server name {} differs from the id", info.server_name);
-    check!(info.host == "127.0.0.1" && info.port == t.plain.port, "{}:{} is not its address", info.host, info.port);
+    check!(info.host == t.plain.host && info.port == t.plain.port, "{}:{} is not its address", info.host, info.port);
     check!(info.proto == 1 && info.headers, "proto {} headers {}", info.proto, info.headers);
     check!(info.max_payload == 1 << 20, "max_payload {}", info.max_payload);
     check!(!info.auth_required && !info.tls_required, "INFO asks for authorization or TLS");
     check!(info.client_id > 0 && info.client_id != other.server_info().client_id, "client id {}", info.client_id);
-    check!(info.client_ip == "127.0.0.1", "client ip {}", info.client_ip);
+    check!(info.client_ip == t.plain.client_ip, "client ip {}", info.client_ip);
     check!(info.connect_urls.is_empty(), "a lone server advertises {:?}", info.connect_urls);
     check!(!info.lame_duck_mode && !info.jetstream && !info.go.is_empty(), "{info:?}");
 

@@ -112,6 +112,7 @@ pub struct Server {
     pub host: String,
     pub port: u16,
     pub url: String,
+    pub client_ip: String,
     http: String,
 }
 
@@ -123,6 +124,7 @@ impl Server {
             host: text("host")?,
             port: answer["port"].as_u64().ok_or("no port")? as u16,
             url: text("url")?,
+            client_ip: text("client_ip")?,
             http: text("http")?,
         })
     }

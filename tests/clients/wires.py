@@ -1,0 +1,94 @@
+"""How clients reach a broker that run.py starts: over loopback, or over DPDK on a cable of its own (a veth pair).
+
+A Wire says where the broker listens, from which address its clients come, and what it must be told on the command line and
+in its configuration. The kernel's TCP is on the clients' side either way.
+"""
+
+import itertools
+import os
+import subprocess
+
+
+class Loopback:
+    host = client_ip = "127.0.0.1"
+
+    def arguments(self, port):
+        return ["-a", self.host, "-p", str(port), "-m", "-1"]
+
+    def config(self):
+        return None
+
+    def close(self):
+        pass
+
+
+class Cable:
+    """A veth pair: one end for DPDK, without an address of the kernel's, the other for the clients."""
+
+    def __init__(self, driver, number, queues):
+        self.inner, self.outer = f"pgd{number}", f"pgk{number}"
+        net = f"10.{128 + number // 250}.{number % 250}"
+        self.host, self.client_ip = f"{net}.2", f"{net}.1"
+        arguments = {"af_packet": f"net_af_packet0,iface={self.inner},qpairs={queues}",
+                     "af_xdp": f"net_af_xdp0,iface={self.inner}"}
+        self.device = arguments[driver]
+        self.queues = queues
+        run("ip", "link", "add", self.inner, "type", "veth", "peer", "name", self.outer)
+        for end in (self.inner, self.outer):
+            # Whole checksums and frames that fit the wire, as a card would send them.
+            run("ethtool", "-K", end, "tx", "off", "gro", "off", "tso", "off", "gso", "off")
+            run("ip", "link", "set", end, "up")
+        run("ip", "addr", "add", f"{self.client_ip}/24", "dev", self.outer)
+
+    def arguments(self, port):
+        return ["-a", self.host, "-p", str(port)]
+
+    def config(self):
+        # Monitoring stays on the kernel.
+        return (f'http: "127.0.0.1:-1"\nbackend: dpdk\n'
+                f'dpdk {{ huge_pages: false, memory: 256MB, telemetry: false\n'
+                f'  ports: [{{device: "{self.device}", queues: {self.queues}, addresses: ["{self.host}/24"]}}] }}\n')
+
+    def close(self):
+        run("ip", "link", "del", self.inner, check=False)
+
+
+def run(*command, check=True):
+    subprocess.run(command, check=check, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+class Network:
+    """Hands out wires. `over`: loopback, or dpdk:DRIVER[:QUEUES]."""
+
+    def __init__(self, over):
+        self.over = over
+        self.numbers = itertools.count(1)  # suites run at the same time
+
+    @property
+    def separate(self):
+        return self.over != "loopback"
+
+    def wire(self):
+        if not self.separate:
+            return Loopback()
+        words = self.over.split(":")
+        return Cable(words[1], next(self.numbers), int(words[2]) if len(words) > 2 else 1)
+
+    def enter(self, argv):
+        """Goes on in a network namespace of its own, where this makes cables as it likes; returns there."""
+        if not self.separate or os.environ.get("CLIENTS_NAMESPACE") == str(os.getpid()):
+            if self.separate:
+                run("ip", "link", "set", "lo", "up")
+            return
+        os.environ["CLIENTS_NAMESPACE"] = str(os.getpid())
+        root = [] if os.geteuid() == 0 else ["--map-root-user"]
+        os.execvp("unshare", ["unshare", "--net", *root, *argv])
+
+
+def check(over):
+    words = over.split(":")
+    good = over == "loopback" or (words[0] == "dpdk" and len(words) in (2, 3) and words[1] in ("af_packet", "af_xdp")
+                                  and all(word.isdigit() for word in words[2:]))
+    if not good:
+        raise SystemExit(f"run.py: --over is loopback, dpdk:af_packet[:QUEUES] or dpdk:af_xdp, not {over}")
+    return over

@@ -1,0 +1,195 @@
+"""What run.py does from the client's namespace, one function per scene; each prints one line of JSON. Plain sockets: the
+scenes are about bytes, and no client library is as fast, or stops reading when told to."""
+
+import json
+import os
+import resource
+import selectors
+import socket
+import sys
+import threading
+import time
+
+SERVER = ("10.66.0.2", 4222)
+PIECE = 1 << 18
+WINDOW = 16 << 20  # bytes on their way: less than what makes a slow consumer
+
+
+class Client:
+    def __init__(self, timeout=120, receive_buffer=None):
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(timeout)
+        self.socket.connect(SERVER)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = self.socket.makefile("rb", 1 << 20)
+        assert self.file.readline().startswith(b"INFO ")
+        self.send(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        self.flush()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def flush(self):
+        self.send(b"PING\r\n")
+        while (line := self.file.readline()) != b"PONG\r\n":
+            assert line == b"PING\r\n", line
+            self.send(b"PONG\r\n")
+
+    def message(self):
+        """The payload of the next message."""
+        while True:
+            line = self.file.readline()
+            if line == b"PING\r\n":
+                self.send(b"PONG\r\n")
+                continue
+            if not line.startswith(b"MSG "):
+                raise AssertionError(f"expected a message, got {line!r}")
+            size = int(line.split()[-1])
+            payload = self.file.read(size + 2)
+            assert len(payload) == size + 2 and payload.endswith(b"\r\n"), "cut short"
+            return memoryview(payload)[:size]
+
+
+class Pattern:
+    """Payloads that differ everywhere and are cheap to make and to check."""
+
+    def __init__(self):
+        self.noise = os.urandom(2 * PIECE)
+
+    def piece(self, n):
+        at = n * 4099 % PIECE
+        return n.to_bytes(8, "big") + self.noise[at:at + PIECE - 8]
+
+
+def transfer(megabytes):
+    """Through the broker and back: every byte crosses the wire in both directions."""
+    pattern, pieces = Pattern(), megabytes * (1 << 20) // PIECE
+    reader, writer = Client(), Client()
+    reader.send(b"SUB bulk 1\r\n")
+    reader.flush()
+    room = threading.Semaphore(WINDOW // PIECE)
+    failed = []
+
+    def write():
+        try:
+            for n in range(pieces):
+                while not room.acquire(timeout=1):
+                    if failed:
+                        return
+                writer.send(b"PUB bulk %d\r\n" % PIECE + pattern.piece(n) + b"\r\n")
+        except OSError as error:
+            failed.append(error)
+
+    started = time.monotonic()
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        for n in range(pieces):
+            got = reader.message()
+            assert got == pattern.piece(n), f"piece {n} differs"
+            room.release()
+    except BaseException as error:
+        failed.append(error)
+        raise
+    thread.join()
+    writer.flush()
+    took = time.monotonic() - started
+    print(json.dumps({"mbytes_per_s": round(megabytes * 1.048576 / took, 2), "seconds": round(took, 2)}))
+
+
+def crowd(count):
+    """Many connections at once, each with a subscription; every one gets its message."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 1000, count + 1000))
+    started = time.monotonic()
+    sockets = []
+    for first in range(0, count, 500):
+        group = []
+        for n in range(first, min(first + 500, count)):
+            each = socket.socket()
+            each.setblocking(False)
+            # One address has some 28,000 ports; more clients come from more addresses.
+            each.connect_ex(SERVER)
+            group.append(each)
+        for n, each in enumerate(group):
+            each.setblocking(True)
+            each.settimeout(60)
+            each.sendall(b'CONNECT {"verbose":false}\r\nSUB crowd.%d 1\r\nSUB all 2\r\nPING\r\n' % (first + n))
+        for each in group:
+            heard = b""
+            while b"PONG\r\n" not in heard:
+                data = each.recv(4096)
+                assert data, "closed"
+                heard += data
+        sockets += group
+    connected = time.monotonic() - started
+    publisher = Client()
+    publisher.send(b"PUB all 5\r\nhello\r\n")
+    started = time.monotonic()
+    for each in sockets:
+        heard = b""
+        while not heard.endswith(b"hello\r\n"):
+            data = each.recv(4096)
+            assert data, "closed"
+            heard += data
+        assert heard == b"MSG all 2 5\r\nhello\r\n", heard
+    print(json.dumps({"connections": count, "connect_s": round(connected, 2), "fan_out_s": round(time.monotonic() - started, 2)}),
+          flush=True)
+    if "hold" in sys.argv:
+        sys.stdin.readline()
+
+
+def stopped_reader(seconds):
+    """A reader that stops for a while with a small window, then reads on: nothing is missing, others are not held up."""
+    stopped, other, writer = Client(receive_buffer=65536), Client(), Client()
+    stopped.send(b"SUB slow 1\r\n")
+    stopped.flush()
+    other.send(b"SUB quick 1\r\n")
+    other.flush()
+    pattern, pieces = Pattern(), 64  # 16 MiB: the broker keeps it
+    for n in range(pieces):
+        writer.send(b"PUB slow %d\r\n" % PIECE + pattern.piece(n) + b"\r\n")
+    writer.flush()
+    worst, until = 0.0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        started = time.monotonic()
+        writer.send(b"PUB quick 2\r\nok\r\n")
+        assert other.message() == b"ok"
+        worst = max(worst, time.monotonic() - started)
+        time.sleep(0.05)
+    for n in range(pieces):
+        assert stopped.message() == pattern.piece(n), f"piece {n} differs"
+    print(json.dumps({"others_worst_ms": round(worst * 1e3, 1)}))
+
+
+def steady():
+    """Messages all the time, checked for order; ends with its input. Says how many got through in each second."""
+    reader, writer = Client(), Client()
+    reader.send(b"SUB tick 1\r\n")
+    reader.flush()
+    end = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.readline(), end.set()), daemon=True).start()
+    counts, n, second = [], 0, time.monotonic()
+    print("going", flush=True)
+    while not end.is_set():
+        batch = b"".join(b"PUB tick 8\r\n%08d\r\n" % (n + k) for k in range(100))
+        writer.send(batch)
+        for _ in range(100):
+            assert reader.message() == b"%08d" % n, "lost or out of order"
+            n += 1
+        if time.monotonic() - second >= 1:
+            counts.append(n - sum(counts))
+            second = time.monotonic()
+    print(json.dumps({"messages": n, "per_second": counts}))
+
+
+def hello():
+    """One connection, from nothing to an answer."""
+    started = time.monotonic()
+    Client().flush()
+    print(json.dumps({"ms": round((time.monotonic() - started) * 1e3, 1)}))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*[int(word) for word in sys.argv[2:] if word.isdigit()])
