@@ -18,8 +18,9 @@
 // at once and its frame freed inside input(), so slow readers never hold frames.
 //
 // kClosed: after the peer's FIN, in the next acquire() (what we still have to send goes out in the background, then
-// our FIN); after our close(): when the peer has acknowledged everything and our FIN or has finished too, at the
-// latest kLinger later. What remains then, a connection without an owner, is the stack's business: see quiet().
+// our FIN); after our close(): when the peer has acknowledged everything and our FIN, at the latest kLinger later;
+// after a reset: when a paused reader has had what was received before it. What remains then, a connection without an
+// owner, is the stack's business: see quiet().
 //
 // Sending. send() copies small pieces; pieces of at least Options::reference_bytes are taken by reference and the
 // answer is kPending: they must stay untouched until kSent (or kClosed). kSent comes when all referenced bytes have
