@@ -118,6 +118,7 @@ void visit_info(Visitor& with, Info& info) {
   with.always("max_payload", info.max_payload);
   with.optional("jetstream", info.jetstream);
   with.optional("ip", info.ip);
+  with.optional("client_id", info.client_id);
   with.optional("nonce", info.nonce);
   with.optional("cluster", info.cluster);
   with.optional("cluster_dynamic", info.cluster_dynamic);

@@ -36,6 +36,7 @@ struct PeerInfo {
   int64_t max_payload = 0;
   bool jetstream = false;
   std::string ip;
+  int64_t client_id = 0;
   std::string nonce;
   std::string cluster;
   bool cluster_dynamic = false;

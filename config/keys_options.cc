@@ -468,8 +468,7 @@ Section make_options_section() {
           block<S>("gateway", &S::gateway, gateway_section(), "clusters that know each other",
                    [](Binder&, S& target, const Value&) { target.gateway.defined = true; }),
           block<S>("leafnodes|leaf", &S::leafnodes, leafnodes_section(), "servers at the edge",
-                   [](Binder&, S& target, const Value&) { target.leafnodes.defined = true; })
-              .later(),
+                   [](Binder&, S& target, const Value&) { target.leafnodes.defined = true; }),
           block<S>("websocket|ws", &S::websocket, websocket_section(), "clients in browsers",
                    [](Binder&, S& target, const Value&) { target.websocket.defined = true; })
               .later(),

@@ -7,6 +7,8 @@ namespace peregrine::config {
 namespace {
 
 constexpr std::int64_t kMostRetries = std::numeric_limits<std::int32_t>::max();
+bool never_harmless(const Value&) { return false; }
+
 constexpr Duration kLongestRoutePing = std::chrono::seconds(30);
 
 // A name without blanks, because names travel in protocol lines.
@@ -93,9 +95,9 @@ const Section& remote_leaf_section() {  // RemoteLeaf
       {
           urls<S>("urls|url", &S::urls, "leafnode", "the hub's servers; ws:// and wss:// too"),
           text<S>("account|local", &S::account, "$G", "local account"),
-          text<S>("credentials|creds", &S::credentials, "", "credentials file"),
-          text<S>("nkey|seed", &S::nkey, "", "user seed SU... instead of credentials"),
-          block<S>("tls", &S::tls, tls_section(), "of this connection"),
+          text<S>("credentials|creds", &S::credentials, "", "credentials file").later(),
+          text<S>("nkey|seed", &S::nkey, "", "user seed SU... instead of credentials").later(),
+          block<S>("tls", &S::tls, tls_section(), "of this connection").later(never_harmless),
           flag<S>("hub", &S::hub, "false", "this side acts as the hub"),
           subjects_row<S>("deny_imports|deny_import", &S::deny_imports, "never taken over from the hub"),
           subjects_row<S>("deny_exports|deny_export", &S::deny_exports, "never given to the hub"),
@@ -104,8 +106,10 @@ const Section& remote_leaf_section() {  // RemoteLeaf
           duration<S>("first_info_timeout", &S::first_info_timeout, Seconds::kWarn, "1s", "for the hub's INFO"),
           duration<S>("dial_timeout", &S::dial_timeout, Seconds::kWarn, "1s", "for the TCP connection"),
           flag<S>("ws_compression|ws_compress|websocket_compress|websocket_compression", &S::ws_compression, "false",
-                  "ws:// urls"),
-          flag<S>("ws_no_masking|websocket_no_masking", &S::ws_no_masking, "false", "ws:// urls: send unmasked frames"),
+                  "ws:// urls")
+              .later(),
+          flag<S>("ws_no_masking|websocket_no_masking", &S::ws_no_masking, "false", "ws:// urls: send unmasked frames")
+              .later(),
           flag<S>("disabled", &S::disabled, "false", "do not connect"),
           flag<S>("ignore_discovered_servers", &S::ignore_discovered_servers, "false",
                   "connect to the urls above only"),
@@ -113,7 +117,7 @@ const Section& remote_leaf_section() {  // RemoteLeaf
                   "hide other leaf nodes' interest from it"),
           flag<S>("request_isolation", &S::request_isolation, "false",
                   "ask the hub to hide other leaf nodes' interest"),
-          block<S>("proxy", &S::proxy, http_proxy_section(), "ws:// urls: HTTP proxy"),
+          block<S>("proxy", &S::proxy, http_proxy_section(), "ws:// urls: HTTP proxy").later(never_harmless),
           custom<S>("jetstream_cluster_migrate|js_cluster_migrate", "boolean or {leader_migrate_delay}", "false",
                     "move JetStream leaders away while the hub is out of reach",
                     [](Binder& binder, S& target, const Value& value) {
@@ -130,7 +134,8 @@ const Section& remote_leaf_section() {  // RemoteLeaf
                           binder.error(member.value.position, fmt::format("unknown field \"{}\"", member.key));
                         }
                       }
-                    }),
+                    })
+              .later(),
       }};
   return section;
 }
@@ -229,7 +234,7 @@ const Section& leafnodes_section() {
                    }),
           text<S>("advertise|leafnode_advertise", &S::advertise, "", "host[:port] told to leaf nodes"),
           flag<S>("no_advertise", &S::no_advertise, "false", "do not tell leaf nodes about the other servers"),
-          block<S>("tls", &S::tls, tls_section(), "of leaf nodes"),
+          block<S>("tls", &S::tls, tls_section(), "of leaf nodes").later(never_harmless),
           compression_row<S>(&S::compression, "s2_auto", "s2_auto"),
           text<S>("min_version|minimum_version", &S::min_version, "", "oldest server that may connect, 2.8.0 or later"),
           duration<S>("reconnect|reconnect_delay|reconnect_interval", &S::reconnect, Seconds::kWarn, "1s",

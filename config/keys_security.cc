@@ -196,7 +196,7 @@ const Section& leaf_user_section() {  // User
           text<S>("user|username", &S::user, "", "name"),
           text<S>("password|pass", &S::password, "", "plain or bcrypt"),
           text<S>("account", &S::account, "", "local account of that leaf node"),
-          flag<S>("proxy_required", &S::proxy_required, "false", "only through a trusted proxy"),
+          flag<S>("proxy_required", &S::proxy_required, "false", "only through a trusted proxy").later(),
       }};
   return section;
 }
@@ -595,11 +595,12 @@ const Section& leaf_authorization_section() {
       {
           text<S>("user|username", &S::user, "", "the only user"),
           text<S>("password|pass", &S::password, "", "its password"),
-          text<S>("nkey", &S::nkey, "", "public user key instead"),
+          text<S>("nkey", &S::nkey, "", "public user key instead").later(),
           text<S>("account", &S::account, "$G", "local account of its leaf nodes"),
           timeout_row(),
           blocks<S>("users", &S::users, leaf_user_section(), "several users", [](Binder&, User&, const Value&) {}),
-          flag<S>("proxy_required", &S::proxy_required, "false", "leaf nodes must come through a trusted proxy"),
+          flag<S>("proxy_required", &S::proxy_required, "false", "leaf nodes must come through a trusted proxy")
+              .later(),
       }};
   return section;
 }

@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <set>
 
 #include "config/limits.h"
 #include "config/size_and_time.h"
+#include "config/url.h"
 
 namespace peregrine::config {
 namespace {
@@ -130,9 +133,65 @@ class Check {
     if (!pinned.empty() && options_.cluster.pool_size < 0) {
       error("cluster", "pool_size cannot be negative if pinned accounts are specified");
     }
+    leafnodes();
     if (options_.gateway.port != 0 && options_.gateway.name.empty()) error("gateway", "gateway has no name");
     if (options_.websocket.port != 0 && !options_.websocket.tls && !options_.websocket.no_tls) {
       error("websocket", "websocket requires TLS configuration");
+    }
+  }
+
+  void leafnodes() {
+    const LeafNodes& leafs = options_.leafnodes;
+    const auto account = [&](const std::string& name, std::string_view where) {
+      if (name.empty() || name == "$G") return;
+      if (std::any_of(options_.accounts.begin(), options_.accounts.end(),
+                      [&](const Account& each) { return each.name == name; })) {
+        return;
+      }
+      error("leafnodes",
+            name == "$SYS"
+                ? fmt::format("leafnode {} of the system account is not supported by this version yet", where)
+                : fmt::format("cannot find local account \"{}\" specified in leafnode {}", name, where));
+    };
+    account(leafs.authorization.account, "authorization");
+    std::set<std::string> users;
+    for (const User& user : leafs.authorization.users) {
+      account(user.account, "authorization");
+      if (!users.insert(user.user).second)
+        error("leafnodes", fmt::format("duplicate user \"{}\" detected in leafnode authorization", user.user));
+    }
+    std::set<std::string> names;
+    for (const RemoteLeaf& remote : leafs.remotes) {
+      account(remote.account, "remote");
+      if (remote.urls.empty()) error("leafnodes", "leafnode remote has no urls");
+      std::string list, shown;
+      bool websocket = false, plain = false;
+      for (const Url& url : remote.urls) {
+        const bool ws = url.scheme == "ws" || url.scheme == "wss";
+        (ws ? websocket : plain) = true;
+        if (url.scheme == "tls" || ws) {
+          error("leafnodes",
+                fmt::format("leafnode remote \"{}://{}\" is not supported by this version yet", url.scheme, url.host));
+        }
+        list += fmt::format("{} {}:{} ", url.user, url.host, url.port);
+        shown += fmt::format("{}\"{}\"", shown.empty() ? "" : " ", redacted(url));
+      }
+      if (websocket && plain) {
+        error("leafnodes",
+              fmt::format("remote leaf node configuration cannot have a mix of websocket and non-websocket urls: [{}]",
+                          shown));
+      }
+      const std::string name = remote.account.empty() ? "$G" : remote.account;
+      if (!names.insert(list + name).second)
+        error("leafnodes", fmt::format("duplicate remote urls=[{}], account=\"{}\"", shown, name));
+    }
+    if (leafs.min_version.empty()) return;
+    int major = 0, minor = 0, patch = 0;
+    if (std::sscanf(leafs.min_version.c_str(), "%*[vV]%d.%d.%d", &major, &minor, &patch) != 3 &&
+        std::sscanf(leafs.min_version.c_str(), "%d.%d.%d", &major, &minor, &patch) != 3) {
+      error("leafnodes", fmt::format("invalid leafnode's minimum version: invalid semver \"{}\"", leafs.min_version));
+    } else if (major < 2 || (major == 2 && minor < 8)) {
+      error("leafnodes", "the minimum version should be at least 2.8.0");
     }
   }
 

@@ -67,6 +67,7 @@ class Account {
   Traffic traffic;                            // of its clients on this shard
   uint64_t connections = 0;
   uint64_t total_connections = 0;
+  uint64_t leafnodes = 0;  // on this shard
   uint64_t slow_consumers = 0;
 
  private:

@@ -21,7 +21,11 @@ Auth::Auth(const config::Options& options) {
       to.password = user.password;
       to.permissions = user.permissions ? std::make_shared<const Permissions>(*user.permissions) : default_permissions_;
       const auto& types = user.allowed_connection_types;
-      to.standard = types.empty() || std::find(types.begin(), types.end(), "STANDARD") != types.end();
+      const auto listed = [&](const char* type) {
+        return types.empty() || std::find(types.begin(), types.end(), type) != types.end();
+      };
+      to.standard = listed("STANDARD");
+      to.leafnode = listed("LEAFNODE");
     }
   } else if (!from.token.empty()) {
     kind_ = Kind::kToken;
@@ -37,7 +41,7 @@ Auth::Auth(const config::Options& options) {
   }
 }
 
-Auth::Plan Auth::plan(const Credentials& credentials) const {
+Auth::Plan Auth::plan(const Credentials& credentials, ConnectionType type) const {
   Plan plan;
   const bool empty =
       credentials.user.empty() && credentials.password.empty() && credentials.token.empty() && !credentials.nkey_or_jwt;
@@ -45,13 +49,13 @@ Auth::Plan Auth::plan(const Credentials& credentials) const {
     case Kind::kNone:
       return plan;
     case Kind::kUsers: {
-      if (empty && no_auth_user_ != nullptr) {
+      if (empty && no_auth_user_ != nullptr && type == ConnectionType::kStandard) {
         plan.identity = no_auth_user();
         plan.refused = !no_auth_user_->standard;
         return plan;
       }
       const auto at = users_.find(credentials.user);
-      if (at == users_.end() || !at->second.standard) {
+      if (at == users_.end() || !at->second.may_connect(type)) {
         plan.refused = true;
         return plan;
       }

@@ -27,6 +27,9 @@ struct Identity {
   std::shared_ptr<const Permissions> permissions;  // null = everything
 };
 
+// How a connection speaks to us: users may be restricted to some ways.
+enum class ConnectionType : uint8_t { kStandard, kLeafnode };
+
 class Auth {
  public:
   explicit Auth(const config::Options& options);
@@ -45,7 +48,8 @@ class Auth {
     bool compare = false;  // false: granted at once
     bool bcrypt = false;
   };
-  Plan plan(const Credentials& credentials) const;
+  // Leafnodes never become no_auth_user.
+  Plan plan(const Credentials& credentials, ConnectionType type = ConnectionType::kStandard) const;
   Identity no_auth_user() const;
 
   // Whether a password or token stands in the configuration as it is typed.
@@ -60,7 +64,9 @@ class Auth {
   struct User {
     std::string name, password;
     std::shared_ptr<const Permissions> permissions;
-    bool standard = true;  // may connect by plain NATS
+    bool standard = true;  // may connect by plain NATS,
+    bool leafnode = true;  // as a leafnode
+    bool may_connect(ConnectionType type) const { return type == ConnectionType::kStandard ? standard : leafnode; }
   };
   Kind kind_ = Kind::kNone;
   std::string user_, password_, token_;

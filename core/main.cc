@@ -19,6 +19,7 @@
 
 #include "cluster/dialer.h"
 #include "cluster/gateways.h"
+#include "cluster/leaf_nodes.h"
 #include "cluster/mesh.h"
 #include "config/flags.h"
 #include "core/cpuset.h"
@@ -196,6 +197,10 @@ class Control {
   int64_t closing_at_ns_ = 0;
 };
 
+std::string leaf_host(const config::Options& options) {
+  return options.leafnodes.host.empty() ? config::kDefaultHost : options.leafnodes.host;
+}
+
 std::string cluster_host(const config::Options& options) {
   return options.cluster.host.empty() ? config::kDefaultHost : options.cluster.host;
 }
@@ -221,7 +226,8 @@ std::vector<std::string> client_urls(const net::BackendChoice& choice, const cor
 // Binds the cluster's port and makes the mesh. "" or why not.
 std::string open_cluster(const config::Options& options, const net::BackendChoice& choice, uint32_t shards,
                          core::Server& server, cluster::Dialer& dialer, const cluster::Gateways* gateways,
-                         uint64_t seed, net::Listeners& listeners, std::unique_ptr<cluster::Mesh>& mesh) {
+                         const cluster::LeafNodes* leafs, uint64_t seed, net::Listeners& listeners,
+                         std::unique_ptr<cluster::Mesh>& mesh) {
   const std::string host = cluster_host(options);
   auto opened = choice.open(host, options.cluster.port, static_cast<int>(shards));
   if (!opened) return fmt::format("Error listening on router port: {} - {}", options.cluster.port, opened.error());
@@ -230,6 +236,7 @@ std::string open_cluster(const config::Options& options, const net::BackendChoic
   plan.port = listeners.port;
   plan.client_urls = client_urls(choice, server.info(), options);
   if (gateways != nullptr) plan.gateway_url = gateways->url();
+  if (leafs != nullptr) plan.leafnode_url = leafs->own_url();
   for (const std::string& address : choice.addresses.empty() ? net::interface_addresses() : choice.addresses)
     plan.own_addresses.push_back(host_port(address, listeners.port));
   mesh = std::make_unique<cluster::Mesh>(server, dialer, std::move(plan), seed);
@@ -333,10 +340,25 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
     gateways = std::make_unique<cluster::Gateways>(server, dialer, plan_gateways(*choice, options, gateway_port), seed);
   }
   std::unique_ptr<cluster::Mesh> mesh;
-  net::Listeners route_listeners;
+  net::Listeners route_listeners, leaf_listeners;
+  std::unique_ptr<cluster::LeafNodes> leafs;
+  if (options.leafnodes.port != 0) {
+    auto opened = choice->open(leaf_host(options), options.leafnodes.port, static_cast<int>(plan.shards));
+    if (!opened)
+      return fatal(fmt::format("Error listening on leafnode port: {} - {}", options.leafnodes.port, opened.error()));
+    leaf_listeners = *opened;
+  }
+  if (options.leafnodes.defined) {
+    leafs = std::make_unique<cluster::LeafNodes>(server, dialer, leaf_listeners.port, [&] {
+      return mesh != nullptr ? mesh->cluster_name() : options.cluster.name;
+    });
+  }
   if (options.cluster.port != 0) {
-    error = open_cluster(options, *choice, plan.shards, server, dialer, gateways.get(), seed, route_listeners, mesh);
+    error = open_cluster(options, *choice, plan.shards, server, dialer, gateways.get(), leafs.get(), seed,
+                         route_listeners, mesh);
     if (!error.empty()) return fatal(error);
+    if (leafs != nullptr)
+      mesh->on_leafnode_urls = [to = leafs.get()](const std::vector<std::string>& urls) { to->set_cluster_urls(urls); };
   }
 
   if (mesh != nullptr && gateways != nullptr) {
@@ -353,6 +375,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   broker_plan.seed = seed;
   if (mesh != nullptr) broker_plan.peer_listeners.push_back({route_listeners.fds, mesh->opener()});
   if (gateways != nullptr) broker_plan.peer_listeners.push_back({gateway_fds, gateways->opener()});
+  if (leaf_listeners.port != 0) broker_plan.peer_listeners.push_back({leaf_listeners.fds, leafs->opener()});
   net::Broker broker(server, std::move(broker_plan));
   running = &broker;
 
@@ -363,6 +386,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.go = identity.go;
   facts.host = options.host;
   facts.port = options.port;
+  facts.leaf_port = leaf_listeners.port;
   facts.auth_required = server.auth.announced();
   facts.options = std::make_shared<const config::Options>(options);
   facts.start_ns = started_ns;
@@ -389,6 +413,9 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   error = broker.start();
   if (!error.empty()) return fatal(error);
   for (const std::string& note : broker.backend_report().notes) log->info("{}: {}", broker.backend_report().name, note);
+  if (leaf_listeners.port != 0)
+    log->info("Listening for leafnode connections on {}", host_port(leaf_host(options), leaf_listeners.port));
+  if (leafs != nullptr) leafs->connect_remotes();
   log->info("Listening for client connections on {}", host_port(options.host, options.port));
   log->info("Server is ready");
   if (mesh != nullptr) {
@@ -423,6 +450,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
     }
     if (mesh != nullptr)
       ports.cluster = net::control::listener_urls("nats", cluster_host(options), route_listeners.port);
+    if (leaf_listeners.port != 0)
+      ports.leafnodes = net::control::listener_urls("nats", leaf_host(options), leaf_listeners.port);
     if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
   }
 
@@ -433,6 +462,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   monitor.stop();
   if (gateways != nullptr) gateways->stop();
   if (mesh != nullptr) mesh->stop();
+  if (leafs != nullptr) leafs->stop();
   broker.stop();
   if (!ports_file.empty()) net::control::remove_ports_file(ports_file);
   log->info("Server Exiting..");

@@ -21,7 +21,7 @@ std::vector<Permissions::Entry> Permissions::compile(const std::vector<std::stri
   return entries;
 }
 
-Permissions::Permissions(const config::Permissions& from) : responses_(from.allow_responses) {
+Permissions::Permissions(const config::Permissions& from) : source_(from), responses_(from.allow_responses) {
   if (from.publish) {
     if (from.publish->allow) publish_allow_ = compile(*from.publish->allow);
     publish_deny_ = compile(from.publish->deny);

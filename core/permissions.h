@@ -30,6 +30,7 @@ class Permissions {
 
   bool limits_publish() const { return publish_allow_.has_value() || !publish_deny_.empty(); }
   const std::optional<config::ResponsePermission>& responses() const { return responses_; }
+  const config::Permissions& source() const { return source_; }
 
  private:
   struct Entry {
@@ -41,6 +42,7 @@ class Permissions {
   static void match_queue(const std::vector<Entry>& entries, std::string_view subject, std::string_view queue,
                           bool& plain, bool& has_queue, bool& queue_matches);
 
+  const config::Permissions source_;
   std::optional<std::vector<Entry>> publish_allow_;
   std::vector<Entry> publish_deny_;
   std::optional<std::vector<Entry>> subscribe_allow_;

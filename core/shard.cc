@@ -22,6 +22,11 @@ RingMatrix::RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delive
 
 namespace {
 constexpr size_t kClosedSubs = 32;  // a closed connection with more subscriptions is remembered without them
+
+// Among the closed connections of /connz.
+bool is_remembered(const Session& session) {
+  return session.kind == SessionKind::kClient || session.kind == SessionKind::kLeaf;
+}
 }
 
 // Subscriptions by the thousand: no malloc header on objects of 40 bytes.
@@ -483,7 +488,7 @@ void Shard::close_some() {
     Session& session = *now[done];
     if (session.detached_) continue;
     slices -= session.subscription_count() != 0 ? 1 : 0;
-    if (session.kind == SessionKind::kClient && session.last_subs_.empty() &&
+    if (is_remembered(session) && session.last_subs_.empty() &&
         session.subscription_count() - 1 < kClosedSubs) {
       ConnRow row;
       session.describe(row, true);
@@ -521,7 +526,7 @@ void Shard::forget(Session& session) {
   last->table_index_ = session.table_index_;
   sessions_.pop_back();
   by_cid_.erase(session.cid);
-  if (session.kind == SessionKind::kClient && server_.options.max_closed_clients > 0) {
+  if (is_remembered(session) && server_.options.max_closed_clients > 0) {
     ConnRow row;
     session.describe(row, false);
     row.stop_ns = wall_ns_;
@@ -855,6 +860,7 @@ ShardSnapshot Shard::snapshot() const {
     to.name = account->name;
     to.connections = account->connections;
     to.total_connections = account->total_connections;
+    to.leafnodes = account->leafnodes;
     to.traffic = account->traffic;
     to.slow_consumers = account->slow_consumers;
     to.sublist = account->sublist.stats();

@@ -124,6 +124,9 @@ struct ConnRow {
   std::vector<std::string> tags;
   std::string mqtt_client;
   std::string proxy_key;
+  bool spoke = false, isolated = false;  // leafnodes: our role, and whether it is hidden from the others
+  std::string compression;               // of leafnodes
+  bool up = true;                        // the handshake is done
   std::vector<SubRow>
       subs;  // only with ConnzQuery::subs; of a closed one what it had; `account` of these rows stays empty
 };
@@ -180,6 +183,7 @@ enum class ConnSort : uint8_t {
 // What a shard applies to its connections. Empty strings and 0 do not filter.
 struct ConnzQuery {
   ConnState state = ConnState::kOpen;
+  bool only_leafnodes = false;
   uint64_t cid = 0;  // 0 = all; only one shard has it
   std::string user;  // equals authorized_user
   std::string account;

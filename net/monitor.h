@@ -47,6 +47,7 @@ struct ServerFacts {
   std::string system_account;  // empty = there is none
   std::string cluster_name;    // empty = no cluster
   int cluster_port = 0;        // the real one
+  int leaf_port = 0;           // the real one; 0 = not listening
 
   // Ours, shown in the "peregrine" object.
   std::string peregrine_version;

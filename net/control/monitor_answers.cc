@@ -14,6 +14,7 @@
 
 #include "core/go_format.h"
 #include "net/control/conn_order.h"
+#include "net/socket.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -25,6 +26,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kDefaultLimit = 1024;
 constexpr std::string_view kGlobalAccount = "$G";
+constexpr int kDefaultLeafPort = 7422;
 
 // ---- JSON as Go writes it
 
@@ -483,6 +485,56 @@ Json kind_counts(const core::KindCounts& counts) {
       {"clients", counts.clients}, {"routes", counts.routes}, {"gateways", counts.gateways}, {"leafs", counts.leafs}};
 }
 
+// The "leaf" of /varz.
+Json leaf_options(const config::LeafNodes& options, int port) {
+  Json json = Json::object();
+  if (port != 0) {
+    json["host"] = options.host.empty() ? std::string(config::kDefaultHost) : options.host;
+    json["port"] = port;
+  }
+  json["auth_timeout"] = seconds(options.authorization.timeout.value_or(std::chrono::seconds(2)));
+  json["tls_timeout"] = 2;
+  if (options.remotes.empty()) return json;
+  Json& remotes = json["remotes"] = Json::array();
+  for (const config::RemoteLeaf& remote : options.remotes) {
+    Json& entry = remotes.emplace_back(Json::object());
+    entry["local_account"] = remote.account.empty() ? std::string(kGlobalAccount) : remote.account;
+    entry["tls_timeout"] = 2;
+    Json& urls = entry["urls"] = Json::array();
+    for (const config::Url& url : remote.urls) {
+      urls.push_back(host_and_port(url.host, url.port == 0 ? kDefaultLeafPort : url.port));
+    }
+    if (remote.deny_imports.empty() && remote.deny_exports.empty()) continue;
+    Json& deny = entry["deny"] = Json::object();
+    put_unless_empty(deny, "exports", remote.deny_exports);
+    put_unless_empty(deny, "imports", remote.deny_imports);
+  }
+  return json;
+}
+
+Json leaf_row(const ConnRow& row, bool subs) {
+  Json json = Json::object();
+  json["id"] = row.cid;
+  json["name"] = row.name;
+  json["is_spoke"] = row.spoke;
+  put_unless_empty(json, "is_isolated", row.isolated);
+  json["account"] = row.account;
+  json["ip"] = row.ip;
+  json["port"] = row.port;
+  json["rtt"] = rtt_text(row.rtt_ns);
+  json["in_msgs"] = row.traffic.in_msgs;
+  json["out_msgs"] = row.traffic.out_msgs;
+  json["in_bytes"] = row.traffic.in_bytes;
+  json["out_bytes"] = row.traffic.out_bytes;
+  json["subscriptions"] = row.subscriptions;
+  if (subs && !row.subs.empty()) {
+    Json& list = json["subscriptions_list"] = Json::array();
+    for (const core::SubRow& sub : row.subs) list.push_back(sub.subject);
+  }
+  put_unless_empty(json, "compression", row.compression);
+  return json;
+}
+
 Json shard_detail(const core::ShardSnapshot& shard) {
   uint64_t subscriptions = 0, index_bytes = 0;
   for (const core::AccountSnapshot& account : shard.accounts) {
@@ -528,7 +580,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   const ServerFacts facts = source.facts();
   const config::Options& options = *facts.options;
 
-  uint64_t connections = 0, total_connections = 0, stalled = 0, subscriptions = 0;
+  uint64_t connections = 0, total_connections = 0, stalled = 0, subscriptions = 0, leafnodes = 0;
   core::Traffic traffic, client_traffic;
   core::KindCounts slow, stale;
   for (const core::ShardSnapshot& shard : shards) {
@@ -539,7 +591,10 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
     add(client_traffic, shard.client_traffic);
     add(slow, shard.slow_consumers);
     add(stale, shard.stale_connections);
-    for (const core::AccountSnapshot& account : shard.accounts) subscriptions += account.sublist.num_subscriptions;
+    for (const core::AccountSnapshot& account : shard.accounts) {
+      subscriptions += account.sublist.num_subscriptions;
+      leafnodes += account.leafnodes;
+    }
   }
 
   const config::Duration tls_timeout =
@@ -576,7 +631,8 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["max_pending"] = options.max_pending;
   json["cluster"] = cluster_detail(facts);
   json["gateway"] = gateway_options(facts);
-  for (const char* absent : {"leaf", "mqtt", "websocket", "jetstream"}) json[absent] = Json::object();
+  for (const char* section : {"leaf", "mqtt", "websocket", "jetstream"}) json[section] = Json::object();
+  if (options.leafnodes.defined) json["leaf"] = leaf_options(options.leafnodes, facts.leaf_port);
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
   if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
@@ -595,7 +651,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   for (const core::RouteRow& route : routes) remotes.insert(route.remote_id);
   json["routes"] = routes.size();
   json["remotes"] = remotes.size();
-  json["leafnodes"] = 0;
+  json["leafnodes"] = leafnodes;
   json["in_msgs"] = traffic.in_msgs;
   json["in_bytes"] = traffic.in_bytes;
   json["in_client_msgs"] = client_traffic.in_msgs;
@@ -805,11 +861,19 @@ HttpAnswer answer_gatewayz(MonitorSource& source, const HttpRequest& request, in
 
 HttpAnswer answer_leafz(MonitorSource& source, const HttpRequest& request, int64_t now_ns) {
   Params params(request);
-  params.boolean("subs");
+  core::ConnzQuery query;
+  query.only_leafnodes = true;
+  query.subs = params.boolean("subs");
   if (params.failed()) return params.answer();
+  std::vector<ConnRow> rows = source.connections(query).rows;
+  // Those in the middle of their handshake are not leafnodes yet.
+  const std::string_view account = request.param("acc");
+  std::erase_if(rows, [&](const ConnRow& row) { return !row.up || (!account.empty() && row.account != account); });
+  std::sort(rows.begin(), rows.end(), ConnOrder{ConnSort::kCid, now_ns});
   Json json = head(source.facts(), now_ns);
-  json["leafnodes"] = 0;
-  json["leafs"] = Json::array();
+  json["leafnodes"] = rows.size();
+  Json& list = json["leafs"] = Json::array();
+  for (const ConnRow& row : rows) list.push_back(leaf_row(row, query.subs));
   return json_answer(json);
 }
 

@@ -81,6 +81,7 @@ std::string write_ports_file(const std::string& path, const Ports& ports) {
   add("cluster", ports.cluster);
   add("profile", ports.profile);
   add("websocket", ports.websocket);
+  add("leafnodes", ports.leafnodes);
   return write_file(path, json.dump(), 0666);
 }
 

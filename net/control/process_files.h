@@ -15,7 +15,7 @@ std::string write_pid_file(const std::string& path);
 
 // Where clients and tools reach us, as URLs; empty lists are left out of the file.
 struct Ports {
-  std::vector<std::string> nats, monitoring, cluster, profile, websocket;
+  std::vector<std::string> nats, monitoring, cluster, profile, websocket, leafnodes;
 };
 
 // "scheme://host:port" of a bound listener; for 0.0.0.0 and :: one per address of this machine's interfaces.

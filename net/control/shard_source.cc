@@ -89,9 +89,9 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
           part.begun = true;
           if (query.state != core::ConnState::kClosed) {
             for (const core::Session* session : shard.sessions()) {
-              if (session->kind == core::SessionKind::kClient && !session->closing()) {
-                part.cids.push_back(session->cid);
-              }
+              const bool leaf = session->kind == core::SessionKind::kLeaf;
+              const bool wanted = leaf || (session->kind == core::SessionKind::kClient && !query.only_leafnodes);
+              if (wanted && !session->closing()) part.cids.push_back(session->cid);
             }
             total += part.cids.size();
             std::sort(part.cids.begin(), part.cids.end());

@@ -270,8 +270,12 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
   const std::pair<const char*, const char*> kCases[] = {
       {"cluster { port: 6222, tls { cert_file: a } }", "cluster.tls"},
       {"gateway { name: a, port: 7222, tls { timeout: 1 } }", "gateway.tls"},
-      {"leafnodes { remotes: [{url: nats://a}] }", "leafnodes"},
-      {"leaf { port: 7422 }", "leafnodes"},
+      {"leafnodes { remotes: [{url: nats://a, credentials: x}] }", "leafnodes.remotes[].credentials"},
+      {"leafnodes { remotes: [{url: nats://a, seed: x}] }", "leafnodes.remotes[].nkey"},
+      {"leafnodes { remotes: [{url: nats://a, tls {}}] }", "leafnodes.remotes[].tls"},
+      {"leafnodes { remotes: [{url: nats://a, proxy {url: \"http://p\"}}] }", "leafnodes.remotes[].proxy"},
+      {"leaf { port: 7422, tls {} }", "leafnodes.tls"},
+      {"leaf { port: 7422, authorization { nkey: U } }", "leafnodes.authorization.nkey"},
       {"websocket { port: 8080, no_tls: true }", "websocket"},
       {"ws { port: 8080, no_tls: true }", "websocket"},
       {"mqtt { port: 1883 }", "mqtt"},
@@ -321,6 +325,30 @@ TEST(Mappings, MistakesHaveAPlace) {
             "main.conf:1:12: Error adding mapping for \"a\" : total weight needs to be <= 100");
   EXPECT_EQ(errors("maps { a: {dest: b, weight: 101} }"), "main.conf:1:21: Invalid weight 101 for mapping destination");
   EXPECT_EQ(errors("mappings { \"a.*\": \"b.{{wildcard(1)}}\", c: {destination: d, weight: \"10%\"} }"), "");
+}
+
+TEST(Leafnodes, MistakesAreNamed) {
+  EXPECT_EQ(
+      errors(
+          "leafnodes { port: 7422, remotes: [{url: \"nats://a:b@hub\"}, {urls: [\"nats-leaf://x:1\"], hub: true}] }"),
+      "");
+  const std::pair<const char*, const char*> kCases[] = {
+      {"leafnodes { remotes: [{url: nats://a, account: B}] }",
+       "cannot find local account \"B\" specified in leafnode remote"},
+      {"leafnodes { port: 1, authorization {account: B} }",
+       "cannot find local account \"B\" specified in leafnode authorization"},
+      {"leafnodes { remotes: [{url: \"tls://a\"}] }",
+       "leafnode remote \"tls://a\" is not supported by this version yet"},
+      {"leafnodes { remotes: [{url: \"ws://a\"}] }", "leafnode remote \"ws://a\" is not supported by this version yet"},
+      {"leafnodes { remotes: [{hub: true}] }", "leafnode remote has no urls"},
+      {"leafnodes { remotes: [{url: \"nats://a\"}, {url: \"nats://a\"}] }", "duplicate remote"},
+      {"leafnodes { port: 1, min_version: \"2.7.9\" }", "the minimum version should be at least 2.8.0"},
+      {"leafnodes { port: 1, min_version: \"new\" }", "invalid leafnode's minimum version"},
+      {"leafnodes { port: 1, authorization {users: [{user: a}, {user: a}]} }",
+       "duplicate user \"a\" detected in leafnode authorization"},
+  };
+  for (const auto& [text, error] : kCases)
+    EXPECT_NE(errors(text).find(error), std::string::npos) << text << " -> " << errors(text);
 }
 
 TEST(Unsupported, WhatAsksForNothingIsAccepted) {

@@ -1,0 +1,226 @@
+#include "cluster/leaf_nodes.h"
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "cluster/leaf_remote.h"
+#include "cluster/leaf_session.h"
+#include "config/url.h"
+#include "core/shard.h"
+#include "net/socket.h"
+
+namespace peregrine::cluster {
+namespace {
+
+constexpr std::string_view kDuplicate = "Duplicate Remote LeafNode Connection";
+
+// An address of this machine that others can use, when we listen on all of them.
+std::string public_address(const std::string& host) {
+  if (!host.empty() && host != "0.0.0.0" && host != "::") return host;
+  std::string found = "127.0.0.1";
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return found;
+  for (const ifaddrs* each = all; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
+    if ((each->ifa_flags & IFF_LOOPBACK) != 0 || (each->ifa_flags & IFF_UP) == 0) continue;
+    char text[INET_ADDRSTRLEN];
+    if (inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr, text, sizeof(text)) !=
+        nullptr) {
+      found = text;
+      break;
+    }
+  }
+  freeifaddrs(all);
+  return found;
+}
+
+std::string make_unique_name() {
+  static constexpr char kDigits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  core::Random random(static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^
+                      reinterpret_cast<uintptr_t>(&kDigits));
+  std::string name;
+  for (int n = 0; n < 22; ++n) name += kDigits[random.below(sizeof(kDigits) - 1)];
+  return name;
+}
+
+}  // namespace
+
+LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, std::function<std::string()> cluster_name)
+    : server_(server), dialer_(dialer), cluster_name_(std::move(cluster_name)), port_(port) {
+  const config::Options& all = server.options;
+  const config::LeafNodes& own = all.leafnodes;
+  accepted_.ping_interval_ns = all.ping_interval.count();
+  accepted_.ping_max = all.ping_max;
+  accepted_.write_deadline_ns = (own.write_deadline.count() > 0 ? own.write_deadline : all.write_deadline).count();
+  accepted_.close_on_write_deadline = own.write_timeout == config::WriteTimeout::kClose;
+  solicited_ = accepted_;
+  accepted_.auth_timeout_ns = own.authorization.timeout.value_or(std::chrono::seconds(2)).count();
+  if (port_ != 0) {
+    int shown_port = port_;
+    own_host_ = public_address(own.host);
+    if (!own.advertise.empty()) {
+      if (const auto listen = config::parse_host_port(own.advertise); listen && listen->port > 0) {
+        own_host_ = listen->host;
+        shown_port = listen->port;
+      } else {
+        own_host_ = own.advertise;
+      }
+    }
+    own_url_ = net::host_and_port(own_host_, shown_port);
+  }
+  uint32_t shard = 0;
+  for (const config::RemoteLeaf& remote : own.remotes) {
+    if (remote.disabled) continue;
+    // Spread, once it is known over how many shards: each has a connection of its own to keep busy.
+    remotes_.push_back(std::make_unique<LeafRemote>(*this, remote, shard++));
+  }
+}
+
+LeafNodes::~LeafNodes() = default;
+
+net::OpenSession LeafNodes::opener() {
+  return [this](core::Shard& shard, net::Opened opened) -> core::Session* {
+    if (stopping()) return nullptr;
+    auto session = std::make_unique<LeafSession>(*this, shard, std::move(opened), nullptr);
+    LeafSession* raw = session.get();
+    shard.adopt(std::move(session));
+    raw->start();
+    return raw;
+  };
+}
+
+void LeafNodes::connect_remotes() {
+  for (const auto& remote : remotes_) remote->start();
+}
+
+std::string LeafNodes::cluster_name() const {
+  std::string name = cluster_name_();
+  // With hubs but no cluster: a stable name all the same, so that they know us again.
+  if (name.empty() && !options().remotes.empty()) name = server_.identity.name;
+  return name;
+}
+
+PeerInfo LeafNodes::info() const {
+  const config::Options& all = server_.options;
+  PeerInfo info;
+  info.server_id = server_.identity.id;
+  info.server_name = server_.identity.name;
+  info.version = server_.identity.version;
+  info.proto = kPeerProtocol;
+  info.go = server_.identity.go;
+  info.host = own_host_;
+  info.port = port_;
+  info.headers = !all.no_header_support;
+  info.auth_required = true;
+  info.max_payload = all.max_payload;
+  info.ip = own_url_;
+  info.cluster = cluster_name();
+  info.info_on_connect = true;
+  if (!own_url_.empty()) info.leafnode_urls.push_back(own_url_);
+  if (!all.leafnodes.no_advertise) {
+    std::lock_guard lock(mutex_);
+    for (const std::string& url : cluster_urls_) {
+      if (url != own_url_) info.leafnode_urls.push_back(url);
+    }
+  }
+  return info;
+}
+
+core::Auth::Plan LeafNodes::plan(const core::Credentials& credentials) const {
+  const config::Authorization& own = options().authorization;
+  const auto compare = [&](const std::string& user, const std::string& password) {
+    core::Auth::Plan plan;
+    plan.identity.user = user;
+    plan.expected = password;
+    plan.offered = credentials.password;
+    plan.compare = true;
+    plan.bcrypt = core::Auth::is_bcrypt(password);
+    return plan;
+  };
+  if (!own.user.empty()) {
+    if (credentials.user == own.user) return compare(own.user, own.password);
+  } else if (!own.users.empty()) {
+    for (const config::User& each : own.users) {
+      if (each.user == credentials.user) return compare(each.user, each.password);
+    }
+  } else {
+    return server_.auth.plan(credentials, core::ConnectionType::kLeafnode);
+  }
+  core::Auth::Plan refused;
+  refused.refused = true;
+  return refused;
+}
+
+std::string LeafNodes::loop_subject(const std::string& account) {
+  std::lock_guard lock(mutex_);
+  std::string& subject = loop_subjects_[account];
+  if (subject.empty()) subject = "$LDS." + make_unique_name();
+  return subject;
+}
+
+bool LeafNodes::enter(const Registration& registration) {
+  Registration old;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [cid, each] : registered_) {
+      if (registration.server.empty() || registration.remote_account.empty()) break;
+      if (each.server != registration.server || each.cluster != registration.cluster ||
+          each.account != registration.account || each.remote_account != registration.remote_account) {
+        continue;
+      }
+      old = each;
+      break;
+    }
+    registered_.emplace(registration.cid, registration);
+  }
+  if (old.cid == 0) return false;
+  server_.shards[old.shard]->post([cid = old.cid](core::Shard& on) {
+    auto* session = static_cast<LeafSession*>(on.find(cid));
+    if (session != nullptr && !session->closing())
+      session->fail(kDuplicate, core::CloseReason::kDuplicateRemoteLeafnode);
+    return true;
+  });
+  return true;
+}
+
+void LeafNodes::leave(uint64_t cid) {
+  std::lock_guard lock(mutex_);
+  registered_.erase(cid);
+}
+
+bool LeafNodes::is_leaf_cluster(const std::string& account, const std::string& cluster) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(registered_.begin(), registered_.end(), [&](const auto& item) {
+    return item.second.hub && item.second.account == account && item.second.cluster == cluster;
+  });
+}
+
+void LeafNodes::set_cluster_urls(const std::vector<std::string>& urls) {
+  {
+    std::lock_guard lock(mutex_);
+    if (cluster_urls_ == urls) return;
+    cluster_urls_ = urls;
+  }
+  announce();
+}
+
+// INFO to every leafnode, on its shard.
+void LeafNodes::announce() {
+  if (stopping()) return;
+  const std::string line = "INFO " + to_json(info()) + "\r\n";
+  for (core::Shard* shard : server_.shards) {
+    shard->post([line](core::Shard& on) {
+      for (core::Session* session : on.sessions()) {
+        if (session->kind == core::SessionKind::kLeaf) static_cast<LeafSession*>(session)->announce(line);
+      }
+      return true;
+    });
+  }
+}
+
+}  // namespace peregrine::cluster
