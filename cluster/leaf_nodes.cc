@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <random>
 
 #include "cluster/leaf_remote.h"
 #include "cluster/leaf_session.h"
@@ -41,8 +42,9 @@ std::string public_address(const std::string& host) {
 
 std::string make_unique_name() {
   static constexpr char kDigits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-  core::Random random(static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()) ^
-                      reinterpret_cast<uintptr_t>(&kDigits));
+  // Two servers with the same would each take the other for itself.
+  std::random_device entropy;
+  core::Random random(uint64_t{entropy()} << 32 | entropy());
   std::string name;
   for (int n = 0; n < 22; ++n) name += kDigits[random.below(sizeof(kDigits) - 1)];
   return name;

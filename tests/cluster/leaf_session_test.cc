@@ -142,16 +142,26 @@ TEST_F(Leafs, NothingGoesBackToItsCluster) {
 }
 
 TEST_F(Leafs, AClusterIsNotToldItsOwnInterest) {
-  Client& one = connected(0, "edge");
-  Client& two = connected(0, "edge");
-  two.send("LS+ a\r\nLS+ b q 2\r\n");
-  machine.settle();
-  EXPECT_EQ(one.take(), "");
-  Client& other = connected(1, "border");
-  machine.settle();
-  other.send("LS+ b q 3\r\n");
-  machine.settle();
-  EXPECT_EQ(one.take(), "LS+ b q 3\r\n");
+  for (const uint32_t shard : {0u, 1u}) {
+    const std::string name = "edge" + std::to_string(shard);
+    Client& one = connected(0, name);
+    Client& two = connected(shard, name);
+    two.send("LS+ a\r\nLS+ a.*\r\nLS+ b q 2\r\n");
+    machine.settle();
+    EXPECT_EQ(one.take(), "");
+    Client& other = connected(1, "border" + std::to_string(shard));
+    other.send("LS+ b q 3\r\nLS+ a\r\n");
+    machine.settle();
+    EXPECT_EQ(one.take(), "LS+ b q 3\r\nLS+ a\r\n");
+    two.send("LS- a\r\nLS- b q\r\n");
+    machine.settle();
+    EXPECT_EQ(one.take(), "");
+    other.send("LS- b q\r\nLS- a\r\n");
+    machine.settle();
+    EXPECT_EQ(one.take(), "LS- b q\r\nLS- a\r\n");
+    for (Client* client : {&one, &two, &other}) machine.hang_up(*client);
+    machine.settle();
+  }
 }
 
 TEST_F(Leafs, ALoopIsNoticed) {
