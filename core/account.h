@@ -5,6 +5,7 @@
 // Imports, exports and limits will hang here.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -23,7 +24,12 @@ inline constexpr std::string_view kGlobalAccountName = "$G";
 class Account {
  public:
   Account(std::string name, uint32_t number, HashKey key, uint32_t shard)
-      : name(std::move(name)), number(number), sublist(key, shard, number), key_(key), shard_(shard) {}
+      : name(std::move(name)),
+        number(number),
+        sublist(key, shard, number),
+        key_(key),
+        origin_hash_(key.k0, key.k1, 0x6f726967),
+        shard_(shard) {}
 
   // The index of one side; made when first asked for.
   Sublist& side(Side which) {
@@ -46,18 +52,34 @@ class Account {
     if (which != Side::kGateways && which != Side::kReplies) last_interest_ns_ = now_ns;
   }
   // What the server has of exactly this subject and queue over `sides`: 0 or 1 for plain interest, the weight for a
-  // queue. `except` (a peer) does not count, nor do leafnodes of `except_origin` on this shard.
+  // queue. `except` (a peer) does not count, nor do leafnodes of `except_origin`.
   uint32_t interest(SideSet sides, std::string_view subject, std::string_view queue, const Session* except,
                     OriginId except_origin = kNoOrigin) {
     uint64_t weight = 0;
     for (size_t n = 0; n < kSides; ++n) {
       const auto which = static_cast<Side>(n);
       if ((sides & live_sides_ & bit(which)) == 0) continue;
-      weight += which == Side::kClients ? side(which).interest(subject, queue, nullptr)
-                                        : side(which).interest(subject, queue, except, except_origin);
+      if (which == Side::kClients) weight += sublist.interest(subject, queue, nullptr);
+      else if (except_origin == kNoOrigin || !has_origins(which))
+        weight += side(which).interest(subject, queue, except);
+      else
+        weight += side(which).local_interest(subject, queue, except, except_origin) +
+                  remote_interest_of_others(which, subject, queue, except_origin);
       if (weight != 0 && queue.empty()) return 1;
     }
     return static_cast<uint32_t>(weight < UINT32_MAX ? weight : UINT32_MAX);
+  }
+
+  // Sides whose peers may be leafnodes of one cluster.
+  static constexpr bool has_origins(Side which) { return which == Side::kLeafs || which == Side::kRoutedLeafs; }
+  // Another shard says how much more or less an origin wants there.
+  void note_remote_origin(Side which, std::string_view subject, std::string_view queue, OriginId origin,
+                          int32_t change) {
+    const uint64_t hash = origin_key(which, subject, queue);
+    for (const uint64_t key : {hash, hash ^ (origin * kOriginStep)}) {
+      remote_origins_.exchange(key, remote_origins_.find(key) + static_cast<uint32_t>(change));
+      if (origin == kNoOrigin) break;
+    }
   }
 
   const std::string name;
@@ -71,11 +93,27 @@ class Account {
   uint64_t slow_consumers = 0;
 
  private:
+  static constexpr uint64_t kOriginStep = 0x9e3779b97f4a7c15;
+  uint64_t origin_key(Side which, std::string_view subject, std::string_view queue) const {
+    const uint64_t hash = origin_hash_(subject, static_cast<uint64_t>(which));
+    return queue.empty() ? hash : hash * 3 + origin_hash_(queue, kSides);
+  }
+  uint32_t remote_interest_of_others(Side which, std::string_view subject, std::string_view queue, OriginId origin) {
+    const uint32_t all = side(which).remote_interest(subject, queue);
+    if (all == 0) return 0;
+    const uint64_t hash = origin_key(which, subject, queue);
+    const uint32_t counted = remote_origins_.find(hash), own = remote_origins_.find(hash ^ (origin * kOriginStep));
+    if (own >= counted) return 0;
+    return queue.empty() ? 1 : all - std::min(own, all);
+  }
+
   const HashKey key_;
+  const KeyedHash origin_hash_;
   const uint32_t shard_;
   SideSet live_sides_ = kClientsOnly;
   int64_t last_interest_ns_ = 0;
   std::array<std::unique_ptr<Sublist>, kSides> peers_;
+  ToldInterest remote_origins_;  // weights of leafnode clusters on other shards, and of all of them together
 };
 
 }  // namespace peregrine::core

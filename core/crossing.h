@@ -42,6 +42,7 @@ namespace peregrine::core {
 
 enum class CrossingType : uint8_t {
   kInterest,        // interest ring
+  kOriginInterest,  // interest ring
   kInterestReplay,  // interest ring
   kDelivery,        // delivery ring, as are the following
   kRelease,
@@ -59,6 +60,21 @@ struct InterestRecord {
   uint32_t weight;  // queue: members now
   uint32_t subject_size;
   uint32_t queue_size;  // 0 = plain
+
+  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
+};
+
+// A leafnode cluster (or nobody in particular) wants something more, or less, by way of the sending shard: subject and
+// queue name follow. Comes for every subscription of such a peer, before the InterestRecord it may cause, so that a
+// shard can tell whether an origin is the only one interested.
+struct OriginInterestRecord {
+  CrossingType type = CrossingType::kOriginInterest;
+  Side side = Side::kLeafs;
+  uint32_t account;
+  int32_t change;  // of the weight
+  uint32_t subject_size;
+  uint32_t queue_size;  // 0 = plain
+  OriginId origin;
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
 };

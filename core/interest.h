@@ -113,6 +113,11 @@ class ToldInterest {
     else slot->weight = weight;
     return old;
   }
+  // What is noted; 0 = nothing.
+  uint32_t find(uint64_t hash) {
+    const Slot* slot = table_.find(Slot{hash, 0}.tag(), [&](const Slot& each) { return each.hash() == hash; });
+    return slot == nullptr ? 0 : slot->weight;
+  }
   uint64_t size() const { return table_.size(); }
   uint64_t memory_bytes() const { return table_.memory_bytes(); }
 

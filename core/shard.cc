@@ -27,7 +27,7 @@ constexpr size_t kClosedSubs = 32;  // a closed connection with more subscriptio
 bool is_remembered(const Session& session) {
   return session.kind == SessionKind::kClient || session.kind == SessionKind::kLeaf;
 }
-}
+}  // namespace
 
 // Subscriptions by the thousand: no malloc header on objects of 40 bytes.
 struct Shard::SubscriptionBlock {
@@ -106,15 +106,12 @@ bool Shard::drain_interest() {
         case CrossingType::kHeap: {
           HeapRecord heap;
           std::memcpy(&heap, bytes, sizeof(heap));
-          on_interest(from, heap.bytes);
+          on_interest_record(from, heap.bytes);
           std::free(heap.bytes);
           break;
         }
-        case CrossingType::kInterestReplay:
-          on_replay(bytes);
-          break;
         default:
-          on_interest(from, bytes);
+          on_interest_record(from, bytes);
       }
       ring.pop(size);
     }
@@ -122,6 +119,24 @@ bool Shard::drain_interest() {
     all |= any;
   }
   return all;
+}
+
+void Shard::on_interest_record(uint32_t from, const char* bytes) {
+  switch (static_cast<CrossingType>(bytes[0])) {
+    case CrossingType::kInterestReplay:
+      return on_replay(bytes);
+    case CrossingType::kOriginInterest: {
+      OriginInterestRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      const std::string_view subject(bytes + sizeof(record), record.subject_size);
+      const std::string_view queue(subject.data() + subject.size(), record.queue_size);
+      Account& account = this->account(record.account);
+      account.note_remote_origin(record.side, subject, queue, record.origin, record.change);
+      return tell_listeners(account, record.side, subject, queue);
+    }
+    default:
+      return on_interest(from, bytes);
+  }
 }
 
 void Shard::on_interest(uint32_t from, const char* bytes) {
@@ -336,8 +351,8 @@ bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
 
 }  // namespace
 
-void Shard::tell_interest(const InterestRecord& record, std::string_view subject, std::string_view queue,
-                          Session& cause) {
+template <class Record>
+void Shard::tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause) {
   const auto fill = [&](char* to) {
     std::memcpy(to, &record, sizeof(record));
     put(put(to + sizeof(record), subject), queue);
@@ -488,8 +503,7 @@ void Shard::close_some() {
     Session& session = *now[done];
     if (session.detached_) continue;
     slices -= session.subscription_count() != 0 ? 1 : 0;
-    if (is_remembered(session) && session.last_subs_.empty() &&
-        session.subscription_count() - 1 < kClosedSubs) {
+    if (is_remembered(session) && session.last_subs_.empty() && session.subscription_count() - 1 < kClosedSubs) {
       ConnRow row;
       session.describe(row, true);
       session.last_subs_ = std::move(row.subs);
@@ -616,13 +630,17 @@ Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, S
                                        std::string_view queue, uint32_t weight, OriginId origin) {
   Sublist& sublist = account.side(side);
   if (Subscription* known = sublist.find_of(session, subject, queue, origin)) {
-    if (!queue.empty())
-      interest_changed(account, side, sublist.set_weight(*known, weight), true, subject, queue, session);
+    if (queue.empty()) return known;
+    const int64_t before = known->weight();
+    const InterestChange change = sublist.set_weight(*known, weight);
+    tell_origin(*known, known->weight() - before, subject, queue, session);
+    interest_changed(account, side, change, true, subject, queue, session);
     return known;
   }
   auto* sub = new (allocate_subscription())
       Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight, origin);
   session.remember(*sub);
+  tell_origin(*sub, sub->weight(), subject, queue, session);
   interest_changed(account, side, sublist.insert(*sub, subject, queue), true, subject, queue, session);
   return sub;
 }
@@ -647,11 +665,25 @@ void Shard::remove_subscription(Subscription& sub) {
   } else {
     const std::string subject(sublist.subject_of(sub));
     const std::string queue(sublist.queue_of(sub));
+    if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, subject, queue, session);
     interest_changed(account, side, sublist.remove(sub), false, subject, queue, session);
   }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
   free_subscriptions_.push_back(&sub);
+}
+
+// What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
+void Shard::tell_origin(const Subscription& sub, int64_t change, std::string_view subject, std::string_view queue,
+                        Session& cause) {
+  if (shard_count_ == 1 || change == 0 || !Account::has_origins(sub.side)) return;
+  OriginInterestRecord record{.side = sub.side,
+                              .account = sub.peer_place().account,
+                              .change = static_cast<int32_t>(change),
+                              .subject_size = static_cast<uint32_t>(subject.size()),
+                              .queue_size = static_cast<uint32_t>(queue.size()),
+                              .origin = sub.origin()};
+  tell_interest(record, subject, queue, cause);
 }
 
 // A subscription has come, gone or changed its weight, here: the other shards hear of it if it made a difference, and

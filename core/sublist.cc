@@ -295,30 +295,34 @@ InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
   return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
 }
 
-uint32_t Sublist::interest(std::string_view subject, std::string_view queue, const Session* except,
-                           OriginId except_origin) const {
+uint32_t Sublist::local_interest(std::string_view subject, std::string_view queue, const Session* except,
+                                 OriginId except_origin) const {
   const auto left_out = [&](const Subscription* sub) {
     return sub->session == except || (except_origin != kNoOrigin && sub->origin() == except_origin);
   };
   const Entry* entry = find_entry(subject);
+  if (entry == nullptr) return 0;
   if (queue.empty()) {
-    if (is_literal(subject)) {
-      if (!remote_.empty() && find_remote(hash_(subject)) != nullptr) return 1;
-    } else if (entry != nullptr && entry->shards() != 0) {
-      return 1;
-    }
-    if (entry == nullptr) return 0;
     const auto plain = match_of(*entry).plain;
     return std::all_of(plain.begin(), plain.end(), left_out) ? 0 : 1;
   }
-  if (entry == nullptr || !entry->crowded) return 0;
+  if (!entry->crowded) return 0;
   const Group* group = find_group_named(*entry->crowd, queue);
   if (group == nullptr) return 0;
-  uint64_t weight = group->remote_weight + group->local_weight;
+  uint64_t weight = group->local_weight;
   if (except != nullptr || except_origin != kNoOrigin) {
     for (const Subscription* sub : group->members) weight -= left_out(sub) ? sub->weight() : 0;
   }
-  return static_cast<uint32_t>(std::min<uint64_t>(weight, UINT32_MAX));
+  return static_cast<uint32_t>(std::min<uint64_t>(weight, UINT32_MAX / 2));
+}
+
+uint32_t Sublist::remote_interest(std::string_view subject, std::string_view queue) const {
+  if (queue.empty() && is_literal(subject)) return !remote_.empty() && find_remote(hash_(subject)) != nullptr ? 1 : 0;
+  const Entry* entry = find_entry(subject);
+  if (entry == nullptr) return 0;
+  if (queue.empty()) return entry->shards() != 0 ? 1 : 0;
+  const Group* group = entry->crowded ? find_group_named(*entry->crowd, queue) : nullptr;
+  return group == nullptr ? 0 : static_cast<uint32_t>(std::min<uint64_t>(group->remote_weight, UINT32_MAX / 2));
 }
 
 Subscription* Sublist::find_of(const Session& session, std::string_view subject, std::string_view queue,

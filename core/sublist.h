@@ -74,11 +74,19 @@ class Sublist {
   // A peer's queue subscription counts differently now.
   InterestChange set_weight(Subscription& sub, uint32_t weight);
 
-  // What the whole server has of exactly this subject and queue, leaving `except`'s out (null = nobody's), and on this
-  // shard that of a leafnode cluster too: 0 or 1 for plain interest, the weight for a queue. Costs a walk over the
-  // subject's subscribers in the worst case when `except` is given: ask it of the sides where those are peers.
-  uint32_t interest(std::string_view subject, std::string_view queue, const Session* except,
-                    OriginId except_origin = kNoOrigin) const;
+  // What the whole server has of exactly this subject and queue, leaving `except`'s out (null = nobody's): 0 or 1 for
+  // plain interest, the weight for a queue. Costs a walk over the subject's subscribers in the worst case when `except`
+  // is given: ask it of the sides where those are peers.
+  uint32_t interest(std::string_view subject, std::string_view queue, const Session* except) const {
+    const uint32_t remote = remote_interest(subject, queue);
+    if (remote != 0 && queue.empty()) return 1;
+    return remote + local_interest(subject, queue, except);
+  }
+  // The part of it that is this shard's; leaves a leafnode cluster out too.
+  uint32_t local_interest(std::string_view subject, std::string_view queue, const Session* except,
+                          OriginId except_origin = kNoOrigin) const;
+  // The part of it that is other shards' alone.
+  uint32_t remote_interest(std::string_view subject, std::string_view queue) const;
   // The one subscription this session has with that subject, queue and origin (peers have no sid to find it by); null
   // if none.
   Subscription* find_of(const Session& session, std::string_view subject, std::string_view queue,
