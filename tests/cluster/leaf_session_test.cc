@@ -40,12 +40,19 @@ class Leafs : public testing::Test {
       : machine(2, std::move(options)),
         dialer(machine.server, [](uint32_t) -> net::Reactor& { std::abort(); }),
         nodes(machine.server, dialer, 7422, [] { return std::string(); }) {}
-  ~Leafs() override { nodes.stop(); }
+  ~Leafs() override { hang_up_all(); }
+  // Before what the sessions point to goes.
+  void hang_up_all() {
+    nodes.stop();
+    for (Client* client : opened) machine.hang_up(*client);
+    machine.settle();
+  }
 
   Client& open(uint32_t shard, LeafRemote* remote = nullptr) {
     Client& client = machine.adopt(shard, [&](core::Shard& on, uint32_t conn) {
       return std::make_unique<LeafSession>(nodes, on, net::Opened{conn, "127.0.0.1", 1}, remote);
     });
+    opened.push_back(&client);
     static_cast<LeafSession*>(client.session)->start();
     machine.settle();
     return client;
@@ -73,6 +80,7 @@ class Leafs : public testing::Test {
   Dialer dialer;
   LeafNodes nodes;
   std::string loop;
+  std::vector<Client*> opened;
 };
 
 TEST_F(Leafs, AreToldWhatAllShardsWant) {
@@ -292,6 +300,7 @@ TEST_F(LeafUsers, ThePasswordMustBeRight) {
 class Spoke : public Leafs {
  protected:
   Spoke() : remote(nodes, remote_options(), 0) {}
+  ~Spoke() override { hang_up_all(); }
   static config::RemoteLeaf remote_options() {
     config::RemoteLeaf remote;
     remote.urls.push_back({"nats", "me", "pw", "127.0.0.1", 7422, ""});

@@ -621,6 +621,57 @@ def leafs_in_a_cluster(hub, leaf):
         center.stop()
 
 
+@pair
+def through_gateways(hub, leaf):
+    """The last section of the tutorial: a leafnode of one cluster and clients of another reach each other."""
+    ports = []
+    for _ in range(2):
+        with socket.create_server((HOST, 0)) as free:
+            ports.append(free.getsockname()[1])
+    others = ", ".join(f'{{ name: {name}, url: "nats://{HOST}:{port}" }}' for name, port in zip("AB", ports))
+
+    def config(n):
+        # nats-server wants the system account named when leafnodes and gateways meet.
+        system = 'accounts { "$SYS": { users: [ { user: sys, password: sys } ] } }\n' if is_reference((hub, leaf)[n]) else ""
+        return ('system_account: "$SYS"\n' + system +
+                f'gateway {{ name: {"AB"[n]}, listen: "{HOST}:{ports[n]}", gateways: [ {others} ] }}\n')
+    center = Node(hub, config(0))
+    away = edge = None
+    try:
+        away = Node(leaf, config(1))
+        edge = Node(leaf, listen=False, remotes=[url(center)])
+        center.linked()
+        for node in (center, away):
+            check(until(lambda: node.get_json("/gatewayz")["outbound_gateways"], 20), node.log_tail())
+            check(until(lambda: node.get_json("/gatewayz")["inbound_gateways"], 20), node.log_tail())
+        far, near = Client(away), Client(edge)
+        far.sub("far")
+        near.sub("near")
+        near.sub("near", "q")
+        barrier(far, near)
+        barrier(near, far)
+        near.pub("far", "1")
+        far.expect_message("far", "1")
+        far.pub("near", "2")
+        got = [m.payload for m in barrier(near, far)]
+        check(got == [b"2"] * 2, f"{got}")
+        for asker, answerer in ((far, near), (near, far)):
+            inbox = f"_INBOX.{'far' if asker is far else 'near'}"
+            subject = f"service.{inbox}"
+            answerer.sub(subject)
+            barrier(answerer, asker)
+            asker.sub(inbox)
+            for n in range(5):
+                asker.pub(subject, str(n), reply=inbox)
+                question = answerer.message()
+                answerer.pub(question.reply, b"answer " + question.payload)
+                asker.expect_message(inbox, f"answer {n}")
+    finally:
+        for node in (edge, away, center):
+            if node:
+                node.stop()
+
+
 # ---------------------------------------------------------------------------------------------------- byte for byte
 
 
