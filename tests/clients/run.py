@@ -159,7 +159,9 @@ class Server:
         return self.process.returncode
 
     def restart(self, number, down_ms):
-        self.stop(number)
+        # A kernel says goodbye for a process that was killed. TCP of the process's own dies with it: clients would only
+        # notice by their next ping, which is no test of reconnecting.
+        self.stop(signal.SIGTERM if self.wire.own_tcp else number)
         time.sleep(down_ms / 1000)
         for attempt in range(20):
             try:

@@ -11,6 +11,7 @@ import subprocess
 
 class Loopback:
     host = client_ip = "127.0.0.1"
+    own_tcp = False
 
     def arguments(self, port):
         return ["-a", self.host, "-p", str(port), "-m", "-1"]
@@ -24,6 +25,8 @@ class Loopback:
 
 class Cable:
     """A veth pair: one end for DPDK, without an address of the kernel's, the other for the clients."""
+
+    own_tcp = True
 
     def __init__(self, driver, number, queues):
         self.inner, self.outer = f"pgd{number}", f"pgk{number}"
