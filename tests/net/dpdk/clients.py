@@ -4,7 +4,7 @@ scenes are about bytes, and no client library is as fast, or stops reading when 
 import json
 import os
 import resource
-import selectors
+import select
 import socket
 import sys
 import threading
@@ -34,6 +34,13 @@ class Client:
     def flush(self):
         self.send(b"PING\r\n")
         while (line := self.file.readline()) != b"PONG\r\n":
+            assert line == b"PING\r\n", line
+            self.send(b"PONG\r\n")
+
+    def answer_pings(self):
+        """For one who only writes: who never answers is a stale connection after some minutes."""
+        while select.select([self.socket], [], [], 0)[0]:
+            line = self.file.readline()
             assert line == b"PING\r\n", line
             self.send(b"PONG\r\n")
 
@@ -79,7 +86,8 @@ def transfer(megabytes):
                     if failed:
                         return
                 writer.send(b"PUB bulk %d\r\n" % PIECE + pattern.piece(n) + b"\r\n")
-        except OSError as error:
+                writer.answer_pings()
+        except (OSError, AssertionError) as error:
             failed.append(error)
 
     started = time.monotonic()
