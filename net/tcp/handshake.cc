@@ -10,8 +10,7 @@ namespace peregrine::net::tcp {
 namespace {
 
 constexpr int64_t kSynTimeout = kSecond;
-constexpr uint8_t kSynAckRetries = 5;   // 1 + 2 + 4 + 8 + 16 + 32 s
-constexpr uint8_t kCrowdedRetries = 2;  // ... when half of the table is taken
+constexpr uint8_t kCrowdedRetries = 2;  // of SYN-ACKs, when half of the table is taken
 constexpr uint32_t kCookieMinute = 64;  // seconds; a cookie is good for one to two of these
 constexpr uint16_t kCookieMss[8] = {216, 536, 1024, 1220, 1380, 1440, 1460, 8940};
 constexpr uint8_t kNoScale = 15;
@@ -121,7 +120,7 @@ void Stack::Machine::send_syn_ack(HalfOpen& h) {
   fields.timestamp = timestamp_now(timestamp_offset(h.flow));
   fields.timestamp_echo = h.ts_recent;
   emit_tcp(h.interface, h.mac, h.flow.local, h.flow.remote, fields, 0, {});
-  wheel_.arm(h.timer, now_ + (kSynTimeout << h.retries), &h, [](void* context) {
+  wheel_.arm(h.timer, now_ + (kSynTimeout << std::min<unsigned>(h.retries, 6)), &h, [](void* context) {
     auto* half = static_cast<HalfOpen*>(context);
     static_cast<Machine*>(half->machine)->half_open_timer(*half);
   });
@@ -129,7 +128,7 @@ void Stack::Machine::send_syn_ack(HalfOpen& h) {
 
 void Stack::Machine::half_open_timer(HalfOpen& h) {
   const bool crowded = stats_.half_open * 2 > options_.max_half_open;
-  if (h.retries >= (crowded ? kCrowdedRetries : kSynAckRetries)) {
+  if (h.retries >= (crowded ? kCrowdedRetries : options_.syn_ack_retries)) {
     ++stats_.half_open_expired;
     return free_half_open(h);
   }
@@ -156,7 +155,10 @@ void Stack::Machine::on_half_open(HalfOpen& h, const Packet& packet, const Frame
   }
   if (segment.has(kSyn)) {
     if (segment.has(kAck)) return drop(Drop::tcp_syn_challenged);
-    if (segment.seq == h.irs) return send_syn_ack(h);
+    if (segment.seq == h.irs) {
+      h.mac = source_of(packet);  // routes move, and the first frame's word is no better than the last's
+      return send_syn_ack(h);
+    }
     drop(Drop::tcp_syn_challenged);
     if (!challenge_reply_limit_.take(now_)) return;
     ++stats_.challenge_acks;
@@ -227,7 +229,7 @@ void Stack::Machine::accept(const HalfOpen& h, const Packet& packet, const Frame
   // The handshake has shown that the peer is where it says, and on a shared link, behind which MAC.
   if (on_link(h.interface, h.flow.remote)) {
     c.neighbour = use_neighbour(h.interface, h.flow.remote);
-    if (!neighbours_[c.neighbour].usable()) learn(h.interface, h.flow.remote, h.mac, true, true);
+    if (!neighbours_[c.neighbour].usable()) learn(h.interface, h.flow.remote, source_of(packet), true, true);
   }
   ++stats_.accepted;
   c.attached = true;

@@ -76,6 +76,7 @@ Plan draw(uint64_t seed) {
     // At 30 % each way a dozen timeouts in a row are nothing special; giving up has tests of its own.
     options.max_retries = options.orphan_retries = 200;
     options.orphan_ns = 12 * 3600 * kSec;
+    options.syn_ack_retries = 100;
     options.secret[0] = random.next();
     options.secret[1] = random.next();
     options.sack = !pick(0.2);
@@ -449,11 +450,13 @@ class World {
 
 TEST(Pair, SeededWires) {
   const uint64_t first = from_environment("PAIR_FIRST", 1), count = from_environment("PAIR_SEEDS", 1000);
-  uint64_t total_retransmitted = 0, total_bytes = 0;
+  uint64_t total_retransmitted = 0, total_bytes = 0, failures = 0;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     World world(draw(seed));
     const std::string failure = world.run();
-    ASSERT_EQ(failure, "") << "seed " << seed << ": PAIR_FIRST=" << seed << " PAIR_SEEDS=1 tcp_pair_test";
+    EXPECT_EQ(failure, "") << "seed " << seed << ": PAIR_FIRST=" << seed << " PAIR_SEEDS=1 tcp_pair_test";
+    failures += failure.empty() ? 0 : 1;
+    if (failures == 10) break;
     for (int side = 0; side < 2; ++side) {
       total_retransmitted += world.stats(side).segments_retransmitted;
       total_bytes += world.stats(side).bytes_in;
