@@ -8,6 +8,7 @@ import glob
 import http.client
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -53,6 +54,24 @@ def raise_file_limit():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+_ports_taken = set()
+
+
+def free_port(host="127.0.0.1"):
+    """A port nobody listens on, for what takes no -1. Below Linux's ephemeral range: no outgoing connection takes it meanwhile."""
+    while True:
+        port = random.randrange(10000, 32000)
+        if port in _ports_taken:
+            continue
+        _ports_taken.add(port)
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        return port
 
 
 def until(condition, timeout_s=5.0, step_s=0.01):

@@ -29,7 +29,7 @@ import urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "conversation"))
-from broker import (CERTIFICATE, HOST, PATIENCE, Broker, Tally, Wire, default_server, find_reference,  # noqa: E402
+from broker import (CERTIFICATE, HOST, PATIENCE, Broker, Tally, Wire, default_server, find_reference, free_port,  # noqa: E402
                     is_reference, until)
 
 CERT, KEY = CERTIFICATE["TEST_CERT"], CERTIFICATE["TEST_KEY"]
@@ -52,13 +52,6 @@ def case(function):
 def check(condition, message):
     if not condition:
         raise AssertionError(message)
-
-
-def free_port():
-    """A port that was free a moment ago, for flags that take no -1."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return sock.getsockname()[1]
 
 
 class Started(Broker):

@@ -6,7 +6,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "conversation"))
-from broker import Broker, Wire, until  # noqa: E402
+from broker import Broker, Wire, free_port, until  # noqa: E402
 
 HOST = "127.0.0.1"
 
@@ -15,6 +15,7 @@ class Node(Broker):
     """A server; `leaf_port` is where leafnodes connect, if it listens for them."""
 
     def __init__(self, binary, config="", args=(), listen=True, leaf_port=-1, leaf="", remotes=()):
+        leaf_port = free_port() if leaf_port == -1 else leaf_port  # it must survive a restart of the server
         leafnodes = f'listen: "{HOST}:{leaf_port}"\n' if listen else ""
         if remotes:
             leafnodes += "remotes: [\n" + "\n".join(f"  {{ {remote} }}" for remote in remotes) + "\n]\n"
