@@ -1,9 +1,5 @@
 #include "cluster/leaf_nodes.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -20,24 +16,14 @@ namespace {
 
 constexpr std::string_view kDuplicate = "Duplicate Remote LeafNode Connection";
 
+bool is_any(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "::"; }
+
 // An address of this machine that others can use, when we listen on all of them.
-std::string public_address(const std::string& host) {
-  if (!host.empty() && host != "0.0.0.0" && host != "::") return host;
-  std::string found = "127.0.0.1";
-  ifaddrs* all = nullptr;
-  if (getifaddrs(&all) != 0) return found;
-  for (const ifaddrs* each = all; each != nullptr; each = each->ifa_next) {
-    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
-    if ((each->ifa_flags & IFF_LOOPBACK) != 0 || (each->ifa_flags & IFF_UP) == 0) continue;
-    char text[INET_ADDRSTRLEN];
-    if (inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr, text, sizeof(text)) !=
-        nullptr) {
-      found = text;
-      break;
-    }
+std::string public_address() {
+  for (const std::string& each : net::interface_addresses()) {
+    if (!each.starts_with("127.") && each != "::1") return each;
   }
-  freeifaddrs(all);
-  return found;
+  return "127.0.0.1";
 }
 
 std::string make_unique_name() {
@@ -52,7 +38,8 @@ std::string make_unique_name() {
 
 }  // namespace
 
-LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, std::function<std::string()> cluster_name)
+LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address,
+                     std::function<std::string()> cluster_name)
     : server_(server), dialer_(dialer), cluster_name_(std::move(cluster_name)), port_(port) {
   const config::Options& all = server.options;
   const config::LeafNodes& own = all.leafnodes;
@@ -64,7 +51,7 @@ LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, std::functi
   accepted_.auth_timeout_ns = own.authorization.timeout.value_or(std::chrono::seconds(2)).count();
   if (port_ != 0) {
     int shown_port = port_;
-    own_host_ = public_address(own.host);
+    own_host_ = !is_any(own.host) ? own.host : !address.empty() ? address : public_address();
     if (!own.advertise.empty()) {
       if (const auto listen = config::parse_host_port(own.advertise); listen && listen->port > 0) {
         own_host_ = listen->host;

@@ -31,8 +31,10 @@ class LeafRemote;
 
 class LeafNodes {
  public:
-  // `port`: the one listened on, 0 = none. `cluster_name` says what our cluster is called now, "" = we have none.
-  LeafNodes(core::Server& server, Dialer& dialer, int port, std::function<std::string()> cluster_name);
+  // `port`: the one listened on, 0 = none. `address`: of this server if it listens on all of them, empty = ask the
+  // kernel. `cluster_name` says what our cluster is called now, "" = we have none.
+  LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address,
+            std::function<std::string()> cluster_name);
   ~LeafNodes();
   LeafNodes(const LeafNodes&) = delete;
   LeafNodes& operator=(const LeafNodes&) = delete;

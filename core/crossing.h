@@ -69,6 +69,7 @@ struct InterestRecord {
 // shard can tell whether an origin is the only one interested.
 struct OriginInterestRecord {
   CrossingType type = CrossingType::kOriginInterest;
+  bool followed;  // that InterestRecord comes: listeners are to look when both are there
   Side side = Side::kLeafs;
   uint32_t account;
   int32_t change;  // of the weight

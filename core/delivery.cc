@@ -150,9 +150,16 @@ bool Delivery::publish_far(Account& account, const Message& message, SideSet sid
   candidates_.clear();
   picks_.clear();
   ShardSet targets = 0;
+  const bool second_hop = message.source == SessionKind::kRoute && message.only == 0 && !message.queues.empty();
   for (size_t n = 0; n < kSides; ++n) {
     const auto side = static_cast<Side>(n);
-    if ((sides & bit(side)) == 0) continue;
+    if ((sides & bit(side)) == 0) {
+      if (second_hop && (kQueueTiersFromRoute.back() & account.live_sides() & bit(side)) != 0) {
+        for (const QueueGroup& group : account.side(side).match(message.subject).groups)
+          candidates_.push_back({group.id, side, &group});
+      }
+      continue;
+    }
     matches[n] = account.side(side).match(message.subject);
     fan_out_ += matches[n].plain.size() + matches[n].groups.size();
     targets |= matches[n].shards;
@@ -203,7 +210,7 @@ bool Delivery::serve_groups(const Message& message, Account& account) {
 // `same`: one group, as each side has it. True if a member on this shard took the message; a member elsewhere becomes a
 // pick.
 bool Delivery::serve_group(std::span<const Candidate> same, const Message& message, Account& account) {
-  for (const SideSet tier : kQueueTiers) {
+  for (const SideSet tier : queue_tiers(message.source)) {
     uint64_t total = 0;
     for (const Candidate& each : same) {
       if ((tier & bit(each.side)) != 0) total += each.group->local_weight + each.group->remote_weight;
@@ -265,7 +272,9 @@ bool Delivery::deliver_to_peer_group(const QueueGroup& group, Side side, const M
 // Notes the peer as a target; it is sent the message once, when all its reasons are known.
 bool Delivery::deliver_to_peer(Subscription& sub, const Message& message, std::string_view queue) {
   Session& to = *sub.session;
-  if (to.closing() || &to == message.from || !to.accepts(message, sub)) return false;
+  // Back where it came from only for a queue group, and only from a route (kQueueTiersFromRoute).
+  if (&to == message.from && (message.source != SessionKind::kRoute || queue.empty())) return false;
+  if (to.closing() || !to.accepts(message, sub)) return false;
   if (to.target_serial != serial_) {
     to.target_serial = serial_;
     to.target_index = static_cast<uint32_t>(target_count_);
@@ -556,14 +565,26 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
       taken = true;
       continue;
     }
-    // The member has gone while the record travelled: pick again, from what is known here.
-    if (group == nullptr || group->remote_weight == 0 || record.hops >= kMaxHops ||
-        record.hops >= shard_.shard_count() || !shard_.rules.repick) {
+    // The member has gone while the record travelled: pick again, from what is known here, over all sides.
+    candidates_.clear();
+    if (record.hops < kMaxHops && record.hops < shard_.shard_count() && shard_.rules.repick) {
+      SideSet sides = 0;
+      for (const SideSet tier : queue_tiers(record.source)) sides |= tier;
+      if (record.source != SessionKind::kRoute) sides &= reach(record.source);
+      for (size_t n = 0; n < kSides; ++n) {
+        const auto side = static_cast<Side>(n);
+        if ((sides & account.live_sides() & bit(side)) == 0) continue;
+        const QueueGroup* there = account.side(side).find_group(message.subject, id);
+        if (there != nullptr) candidates_.push_back({id, side, there});
+      }
+    }
+    const size_t picked = picks_.size();
+    if (serve_group(candidates_, message, account)) taken = true;
+    else if (picks_.size() == picked) {
       ++vanished_;
       continue;
     }
     ++repicks_;
-    picks_.push_back({pick_shard(*group), pick.side, id});
   }
   taken |= send_to_targets(message, account);
   if (!picks_.empty()) {

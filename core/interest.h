@@ -77,6 +77,18 @@ inline constexpr std::array<SideSet, 3> kQueueTiers = {
     bit(Side::kGateways),
 };
 
+// From a route only the groups it names are served, by our own clients first. If they have all gone meanwhile, the
+// message goes on to a member on another server, which may be the one it came from: the one case in which it makes a
+// second hop.
+inline constexpr std::array<SideSet, 3> kQueueTiersFromRoute = {
+    bit(Side::kClients),
+    static_cast<SideSet>(bit(Side::kLeafs) | bit(Side::kHubs)),
+    static_cast<SideSet>(bit(Side::kRoutes) | bit(Side::kRoutedLeafs)),
+};
+constexpr const std::array<SideSet, 3>& queue_tiers(SessionKind from) {
+  return from == SessionKind::kRoute ? kQueueTiersFromRoute : kQueueTiers;
+}
+
 class Account;
 
 // A peer that is told what this server wants: a route, a leafnode, a gateway. Lives on one shard, called on its thread.

@@ -349,9 +349,10 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
     leaf_listeners = *opened;
   }
   if (options.leafnodes.defined) {
-    leafs = std::make_unique<cluster::LeafNodes>(server, dialer, leaf_listeners.port, [&] {
-      return mesh != nullptr ? mesh->cluster_name() : options.cluster.name;
-    });
+    const std::vector<std::string>& addresses = choice->addresses;
+    leafs = std::make_unique<cluster::LeafNodes>(
+        server, dialer, leaf_listeners.port, addresses.empty() ? std::string() : addresses.front(),
+        [&] { return mesh != nullptr ? mesh->cluster_name() : options.cluster.name; });
   }
   if (options.cluster.port != 0) {
     error = open_cluster(options, *choice, plan.shards, server, dialer, gateways.get(), leafs.get(), seed,

@@ -132,7 +132,8 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
       const std::string_view queue(subject.data() + subject.size(), record.queue_size);
       Account& account = this->account(record.account);
       account.note_remote_origin(record.side, subject, queue, record.origin, record.change);
-      return tell_listeners(account, record.side, subject, queue);
+      if (!record.followed) tell_listeners(account, record.side, subject, queue);
+      return;
     }
     default:
       return on_interest(from, bytes);
@@ -633,15 +634,16 @@ Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, S
     if (queue.empty()) return known;
     const int64_t before = known->weight();
     const InterestChange change = sublist.set_weight(*known, weight);
-    tell_origin(*known, known->weight() - before, subject, queue, session);
+    tell_origin(*known, known->weight() - before, change, subject, queue, session);
     interest_changed(account, side, change, true, subject, queue, session);
     return known;
   }
   auto* sub = new (allocate_subscription())
       Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight, origin);
   session.remember(*sub);
-  tell_origin(*sub, sub->weight(), subject, queue, session);
-  interest_changed(account, side, sublist.insert(*sub, subject, queue), true, subject, queue, session);
+  const InterestChange change = sublist.insert(*sub, subject, queue);
+  tell_origin(*sub, sub->weight(), change, subject, queue, session);
+  interest_changed(account, side, change, true, subject, queue, session);
   return sub;
 }
 
@@ -665,8 +667,9 @@ void Shard::remove_subscription(Subscription& sub) {
   } else {
     const std::string subject(sublist.subject_of(sub));
     const std::string queue(sublist.queue_of(sub));
-    if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, subject, queue, session);
-    interest_changed(account, side, sublist.remove(sub), false, subject, queue, session);
+    const InterestChange change = sublist.remove(sub);
+    if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
+    interest_changed(account, side, change, false, subject, queue, session);
   }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
@@ -674,12 +677,13 @@ void Shard::remove_subscription(Subscription& sub) {
 }
 
 // What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
-void Shard::tell_origin(const Subscription& sub, int64_t change, std::string_view subject, std::string_view queue,
-                        Session& cause) {
-  if (shard_count_ == 1 || change == 0 || !Account::has_origins(sub.side)) return;
-  OriginInterestRecord record{.side = sub.side,
+void Shard::tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
+                        std::string_view subject, std::string_view queue, Session& cause) {
+  if (shard_count_ == 1 || weight_change == 0 || !Account::has_origins(sub.side)) return;
+  OriginInterestRecord record{.followed = change.kind != InterestChange::Kind::kNone,
+                              .side = sub.side,
                               .account = sub.peer_place().account,
-                              .change = static_cast<int32_t>(change),
+                              .change = static_cast<int32_t>(weight_change),
                               .subject_size = static_cast<uint32_t>(subject.size()),
                               .queue_size = static_cast<uint32_t>(queue.size()),
                               .origin = sub.origin()};

@@ -203,8 +203,8 @@ class Shard final : public ReleaseSink {
   // An InterestRecord or its like, to every other shard.
   template <class Record>
   void tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause);
-  void tell_origin(const Subscription& sub, int64_t change, std::string_view subject, std::string_view queue,
-                   Session& cause);
+  void tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
+                   std::string_view subject, std::string_view queue, Session& cause);
   void on_interest_record(uint32_t from, const char* bytes);
   void tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue);
   // What a listener has still to be told of what was there before it: account by account, side by side, shard by shard.

@@ -219,6 +219,49 @@ TEST_P(Peers, QueueGroupsPreferClientsAndRoutesByWeightThenLeafsThenGateways) {
   EXPECT_EQ(gateway.take(), "foo - q|x\r\n");
 }
 
+// What a route brings for a queue group goes on to another server when our own members have gone, even back.
+TEST_P(Peers, HandOnWhatNobodyHereTakesForAGroup) {
+  Peer from = connect(machine, 0, core::SessionKind::kRoute);
+  Peer other = connect(machine, there(), core::SessionKind::kRoute);
+  want(machine, other, Side::kRoutes, "foo", "q", 1);
+  client.send("SUB foo q 1\r\n");
+  machine.settle();
+  test::publish(machine, from, "foo", {"q"});
+  EXPECT_EQ(client.take(), "MSG foo 1 1\r\nx\r\n");
+  EXPECT_EQ(other.take() + from.take(), "") << "our own members first";
+  client.send("UNSUB 1\r\n");
+  machine.settle();
+  test::publish(machine, from, "foo");
+  EXPECT_EQ(other.take() + from.take(), "") << "no group was named";
+  test::publish(machine, from, "foo", {"q"});
+  EXPECT_EQ(other.take(), "foo - q|x\r\n");
+  want_no_more(machine, other, Side::kRoutes, "foo", "q");
+  want(machine, from, Side::kRoutes, "foo", "q", 1);
+  machine.settle();
+  test::publish(machine, from, "foo", {"q"});
+  EXPECT_EQ(from.take(), "foo - q|x\r\n");
+}
+
+// Picks that crossed to a shard whose member had its share already find the members behind routes.
+TEST_P(Peers, TakeOverFromAMemberThatHasHadItsShare) {
+  Peer route = connect(machine, there(), core::SessionKind::kRoute);
+  want(machine, route, Side::kRoutes, "foo", "q", 1);
+  Client& few = machine.connect(1);
+  few.send("SUB foo q 1\r\nUNSUB 1 2\r\n");
+  machine.settle();
+  std::string input;
+  for (int n = 0; n < 40; ++n) input += "PUB foo 1\r\nx\r\n";
+  client.send(input);
+  machine.settle();
+  const auto count = [](const std::string& text, std::string_view what) {
+    size_t n = 0;
+    for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+    return n;
+  };
+  EXPECT_EQ(count(few.take(), "MSG foo"), 2u);
+  EXPECT_EQ(count(route.take(), "foo - q|x"), 38u);
+}
+
 TEST_P(Peers, AreWhoARequestIsFor) {
   Peer route = connect(machine, there(), core::SessionKind::kRoute);
   want(machine, route, Side::kRoutes, "service");
