@@ -230,3 +230,21 @@ def too_large_for_the_other(mix):
             speaker.publish("t.big", b"x" * size)
         equal([len(m.payload) for m in heard.wait(3)], [1024, 1025, 100_000], "sizes received")
         cluster.probe()
+
+
+@case(nodes=2)
+def queue_member_that_has_had_its_share(mix):
+    """What was sent to a node for a queue group whose members there have gone meanwhile is handed on to the others, wherever they are."""
+    with Cluster(mix) as cluster:
+        cluster.start()
+        for a, b in pairs(2):
+            leaving, staying = cluster.client(a), cluster.client(b)
+            few = leaving.sub(f"t.share.{a}", "q", flush=False)
+            leaving.unsub(few, 2)
+            rest = staying.sub(f"t.share.{a}", "q")
+            cluster.settle_interest({i: [f"t.share.{a}"] for i in range(2)}, prefix=f"t.share.{a}")
+            staying.publish_many((f"t.share.{a}", b"%d" % n) for n in range(200))
+            staying.flush()
+            check(until(lambda: few.count() + rest.count() >= 200, 10), f"n{a + 1} got {few.count()}, n{b + 1} {rest.count()} of 200")
+            equal(sorted(map(int, few.payloads() + rest.payloads())), list(range(200)), "messages in the group")
+            equal(few.count(), 2, "messages of the member that wanted two")
