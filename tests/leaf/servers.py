@@ -6,7 +6,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "conversation"))
-from broker import Broker, Wire, free_port, until  # noqa: E402
+from broker import Broker, StartError, Wire, free_port, until  # noqa: E402
 
 HOST = "127.0.0.1"
 
@@ -19,7 +19,16 @@ class Node(Broker):
         leafnodes = f'listen: "{HOST}:{leaf_port}"\n' if listen else ""
         if remotes:
             leafnodes += "remotes: [\n" + "\n".join(f"  {{ {remote} }}" for remote in remotes) + "\n]\n"
-        super().__init__(binary, f"leafnodes {{\n{leafnodes}{leaf}\n}}\n{config}\n", args)
+        text = f"leafnodes {{\n{leafnodes}{leaf}\n}}\n{config}\n"
+        for last in (False, False, True):
+            try:
+                super().__init__(binary, text, args)
+                break
+            except StartError as error:
+                # The kernel takes an io_uring apart after its process has gone: a killed server's port is free a moment later.
+                if last or "already in use" not in str(error):
+                    raise
+                time.sleep(0.5)
         self.leaf_port = None
         if listen:
             found = until(lambda: re.search(r"Listening for leafnode connections on \S+:(\d+)", self.log()))
