@@ -91,6 +91,7 @@ TEST(Dpdk, StartsSilentlyAndOnce) {
 }
 
 TEST(Dpdk, DevicesThatCannotBeHad) {
+  eal();  // captures what is printed itself, when it is the first
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
   std::string error;
