@@ -16,8 +16,6 @@ namespace {
 
 constexpr std::string_view kDuplicate = "Duplicate Remote LeafNode Connection";
 
-bool is_any(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "::"; }
-
 // An address of this machine that others can use, when we listen on all of them.
 std::string public_address() {
   for (const std::string& each : net::interface_addresses()) {
@@ -51,14 +49,11 @@ LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::
   accepted_.auth_timeout_ns = own.authorization.timeout.value_or(std::chrono::seconds(2)).count();
   if (port_ != 0) {
     int shown_port = port_;
-    own_host_ = !is_any(own.host) ? own.host : !address.empty() ? address : public_address();
+    own_host_ = !net::is_any_address(own.host) ? own.host : !address.empty() ? address : public_address();
     if (!own.advertise.empty()) {
-      if (const auto listen = config::parse_host_port(own.advertise); listen && listen->port > 0) {
-        own_host_ = listen->host;
-        shown_port = listen->port;
-      } else {
-        own_host_ = own.advertise;
-      }
+      const config::Listen shown = config::advertised(own.advertise, port_);
+      own_host_ = shown.host;
+      shown_port = shown.port;
     }
     own_url_ = net::host_and_port(own_host_, shown_port);
   }

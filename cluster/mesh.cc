@@ -45,12 +45,9 @@ Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
   info_.host = options.cluster.host.empty() ? config::kDefaultHost : options.cluster.host;
   info_.port = plan_.port;
   if (!options.cluster.advertise.empty()) {
-    if (const auto shown = config::parse_host_port(options.cluster.advertise)) {
-      info_.host = shown->host;
-      if (shown->port != 0) info_.port = shown->port;
-    } else {
-      info_.host = options.cluster.advertise;
-    }
+    const config::Listen shown = config::advertised(options.cluster.advertise, plan_.port);
+    info_.host = shown.host;
+    info_.port = shown.port;
     info_.ip = fmt::format("nats-route://{}/", net::host_and_port(info_.host, static_cast<int>(info_.port)));
   }
   info_.headers = settings_.headers;

@@ -62,6 +62,12 @@ Result<Listen> parse_host_port(std::string_view text) {
   return listen;
 }
 
+Listen advertised(std::string_view text, int own_port) {
+  if (const auto given = parse_host_port(text); given && given->port > 0) return *given;
+  if (text.size() > 1 && text.front() == '[' && text.back() == ']') text = text.substr(1, text.size() - 2);
+  return {std::string(text), own_port};
+}
+
 Result<Url> parse_url(std::string_view text, std::string_view what) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "net/socket.h"
 
@@ -16,6 +18,11 @@ namespace {
 
 constexpr const char* kAddressFile = "listener";  // its name in /proc/PID/fd
 constexpr int kBacklog = 65535;                   // the kernel clamps it to net.core.somaxconn
+
+// A process that was killed may hold its port for some milliseconds more: the kernel takes an io_uring, and the sockets
+// it listens with, apart after the process is gone. Whoever restarts it at once should not be told "in use" for that.
+constexpr int kBindAttempts = 10;
+constexpr auto kBindPause = std::chrono::milliseconds(30);
 
 struct Failure {
   const char* call;
@@ -60,7 +67,10 @@ std::expected<Fd, Failure> listen_on(const SocketAddress& address, bool dual_sta
   if (reuse_port && !set_flag(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1))
     return std::unexpected(Failure{"setsockopt", errno});
   set_tcp_options(fd.get());
-  if (bind(fd.get(), address.data(), address.size()) != 0) return std::unexpected(Failure{"bind", errno});
+  for (int attempt = 1; bind(fd.get(), address.data(), address.size()) != 0; ++attempt) {
+    if (errno != EADDRINUSE || attempt == kBindAttempts) return std::unexpected(Failure{"bind", errno});
+    std::this_thread::sleep_for(kBindPause);
+  }
   if (listen(fd.get(), kBacklog) != 0) return std::unexpected(Failure{"listen", errno});
   return fd;
 }
@@ -93,7 +103,7 @@ std::expected<Listeners, std::string> open_listeners(const std::string& host, in
     return std::unexpected("listen tcp " + host_and_port(host, number) + ": " + failure.call + ": " +
                            errno_text(failure.error));
   };
-  if (host.empty() || host == "0.0.0.0" || host == "::") {
+  if (is_any_address(host)) {
     auto both = open_group(*SocketAddress::parse({"::", number}), true, count);
     if (both) return *both;
     const bool no_ipv6 = both.error().error == EAFNOSUPPORT || both.error().error == EADDRNOTAVAIL;
@@ -110,8 +120,7 @@ std::expected<Listeners, std::string> open_listeners(const std::string& host, in
 }
 
 std::expected<Listeners, std::string> open_address_listeners(const std::string& host, int port, int count) {
-  const bool all = host.empty() || host == "0.0.0.0" || host == "::";
-  if (!all && !SocketAddress::parse({host, 0})) {
+  if (!is_any_address(host) && !SocketAddress::parse({host, 0})) {
     return std::unexpected("listen tcp: address " + host + ": not a numeric address");
   }
   Listeners result;

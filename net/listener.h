@@ -8,7 +8,7 @@
 // one shard the flag is never set.
 //
 // Errors read like nats-server's: "listen tcp 127.0.0.1:4222: bind: address already in use". Called on the main thread;
-// it may block in the resolver when `host` is a name.
+// it may block in the resolver when `host` is a name, and for a third of a second when the port is in use.
 #pragma once
 
 #include <expected>

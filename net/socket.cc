@@ -5,7 +5,9 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -138,12 +140,17 @@ std::vector<std::string> interface_addresses() {
   return addresses;
 }
 
-std::vector<std::string> reachable_addresses(const std::string& host) {
+bool is_any_address(const std::string& host) {
   in_addr v4{};
   in6_addr v6{};
-  const bool any = host.empty() || (inet_pton(AF_INET, host.c_str(), &v4) == 1 && v4.s_addr == INADDR_ANY) ||
-                   (inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
-  if (!any) return {host};
+  return host.empty() || (inet_pton(AF_INET, host.c_str(), &v4) == 1 && v4.s_addr == INADDR_ANY) ||
+         (inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+}
+
+std::vector<std::string> reachable_addresses(const std::string& host) {
+  if (!is_any_address(host)) return {host};
+  in_addr v4{};
+  in6_addr v6{};
   std::vector<std::string> addresses = interface_addresses();
   std::erase_if(addresses, [&](const std::string& address) {
     if (inet_pton(AF_INET, address.c_str(), &v4) == 1) {
@@ -162,6 +169,13 @@ std::string errno_text(int error) {
   if (!text.empty()) text[0] = static_cast<char>(tolower(static_cast<unsigned char>(text[0])));
   return text;
 }
+
+void sleep_for(int64_t ns) {
+  const timespec time{ns / 1'000'000'000, ns % 1'000'000'000};
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+}
+
+void set_exact_timers() { prctl(PR_SET_TIMERSLACK, 1); }
 
 uint64_t raise_open_files_limit() {
   rlimit limit{};

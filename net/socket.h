@@ -80,6 +80,8 @@ void set_tcp_options(int fd);
 int set_nonblocking(int fd);
 void reset_on_close(int fd);  // close() sends RST and drops what is queued
 
+// "", "0.0.0.0" and "::": a listener there is reached at every address of this machine.
+bool is_any_address(const std::string& host);
 // Every address of this machine's interfaces, numeric, one interface after the other.
 std::vector<std::string> interface_addresses();
 // Where others reach a listener bound to `host`: itself, or for 0.0.0.0 and :: the addresses that mean something
@@ -88,6 +90,10 @@ std::vector<std::string> reachable_addresses(const std::string& host);
 
 // Go's lower-case wording of an errno, as nats-server's log has it: "address already in use".
 std::string errno_text(int error);
+
+void sleep_for(int64_t ns);
+// Timed waits of the calling thread end when they should, not up to 50 us later, which is Linux's default.
+void set_exact_timers();
 
 // Raises the soft RLIMIT_NOFILE to the hard one; returns the limit now in force. Call before threads start.
 uint64_t raise_open_files_limit();
