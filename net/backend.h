@@ -138,6 +138,10 @@ class Backend {
   virtual void park(int64_t deadline_ns) = 0;
   virtual void wake() = 0;
 
+  // Lets input gather for that long, deaf to it and to wake(). Where a turn that finds little costs little (DPDK), it
+  // does nothing.
+  virtual void gather(int64_t /*for_ns*/) {}
+
   virtual AcceptErrors accept_errors() const { return {}; }
   virtual int64_t now_ns() const = 0;  // monotonic; virtual time in the simulation
   virtual const BackendReport& report() const = 0;

@@ -13,6 +13,8 @@
 
 #include <fmt/format.h>
 
+#include "net/socket.h"
+
 namespace peregrine::net {
 namespace {
 
@@ -54,6 +56,7 @@ std::string Broker::start() {
     made.push_back(ready->get_future());
     threads_.emplace_back([this, n, ready, may_run, at_rest = at_rest_] {
       // The main thread keeps the process's name: `--signal` finds a server by it.
+      set_exact_timers();
       pthread_setname_np(pthread_self(), fmt::format("shard {}", n).c_str());
       std::string pinned;
       if (const int cpu = core_of(n); cpu >= 0) {

@@ -15,6 +15,8 @@ Reactor::Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::I
 bool Reactor::turn() {
   shard_.begin_turn(backend_->now_ns(), wall_clock_());
   events_.clear();
+  input_ = {};
+  last_fed_ = nullptr;
   backend_->acquire(events_);
   bool busy = shard_.drain_rings();
   for (const Event& event : events_) on_event(event);
@@ -43,7 +45,7 @@ void Reactor::on_event(const Event& event) {
       enter(event, [&](Opened opened) { return openers_[event.listener](shard_, std::move(opened)); });
       return;
     case Event::Kind::kData:
-      if (session != nullptr) feed(*session, {event.data, event.size});
+      if (session != nullptr) take(*session, event);
       backend_->release(event);
       return;
     case Event::Kind::kSent:
@@ -77,6 +79,15 @@ void Reactor::on_event(const Event& event) {
       return;
     }
   }
+}
+
+void Reactor::take(core::Session& session, const Event& event) {
+  const uint64_t before = session.traffic.in_msgs;
+  feed(session, {event.data, event.size});
+  input_.messages += session.traffic.in_msgs - before;
+  input_.bytes += event.size;
+  if (last_fed_ != &session) ++input_.connections;
+  last_fed_ = &session;
 }
 
 void Reactor::feed(core::Session& session, std::string_view bytes) {
@@ -179,6 +190,7 @@ void Reactor::run() {
     if (turn()) {
       if (spinning_since != 0) spin_.worth(true);
       spinning_since = 0;
+      if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) backend_->gather(pause);
       continue;
     }
     if (idle_ == config::Idle::kSpin) continue;

@@ -7,7 +7,7 @@
 //
 // Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work
 // the loop spins for up to spin_ns if that has paid lately, then parks in the backend until bytes, a wake-up or the
-// next timer; an idle broker costs nothing.
+// next timer; an idle broker costs nothing. Flooded with small writes, it lets input gather between turns (pacer.h).
 #pragma once
 
 #include <algorithm>
@@ -22,6 +22,7 @@
 #include "config/options.h"
 #include "core/shard.h"
 #include "net/backend.h"
+#include "net/pacer.h"
 
 namespace peregrine::net {
 
@@ -88,6 +89,7 @@ class Reactor {
 
   void on_event(const Event& event);
   void feed(core::Session& session, std::string_view bytes);
+  void take(core::Session& session, const Event& event);
   void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
   void report_accept_errors();
   void flush();
@@ -98,6 +100,9 @@ class Reactor {
   const config::Idle idle_;
   const int64_t spin_ns_;
   SpinJudge spin_;
+  Pacer pacer_;
+  TurnInput input_;                          // of this turn
+  const core::Session* last_fed_ = nullptr;  // in this turn
   std::function<int64_t()> wall_clock_;
   std::vector<core::Session*> by_conn_;
   std::vector<OpenSession> openers_;  // by listener

@@ -50,6 +50,7 @@ class Backend final : public net::Backend {
   Address local_address(ConnId conn) const override;
   void park(int64_t deadline_ns) override;
   void wake() override;
+  void gather(int64_t for_ns) override { sleep_for(for_ns); }
   AcceptErrors accept_errors() const override { return accept_errors_; }
   int64_t now_ns() const override;
   const BackendReport& report() const override { return report_; }
