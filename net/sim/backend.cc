@@ -7,7 +7,7 @@
 namespace peregrine::net::sim {
 namespace {
 
-std::string gather(std::span<const iovec> iov) {
+std::string joined(std::span<const iovec> iov) {
   std::string bytes;
   for (const iovec& piece : iov) bytes.append(static_cast<const char*>(piece.iov_base), piece.iov_len);
   return bytes;
@@ -210,7 +210,7 @@ SendResult Backend::send(ConnId id, std::span<const iovec> iov) {
     make_ready(id);
   }
   if (conn->broken != 0) return {SendResult::Status::kFailed, 0, conn->broken};
-  std::string bytes = gather(iov);
+  std::string bytes = joined(iov);
   if (network_.chance(network_.options().pending_percent)) {
     conn->offered.assign(iov.begin(), iov.end());
     conn->offered_bytes = std::move(bytes);
@@ -248,7 +248,7 @@ void Backend::flush() {
 void Backend::complete_send(ConnId id, uint32_t generation) {
   Conn& conn = conns_[id];
   if (conn.generation != generation || (conn.state != State::kOpen && conn.state != State::kEnding)) return;
-  if (gather(conn.offered) != conn.offered_bytes) network_.violation("memory of a send in flight was touched");
+  if (joined(conn.offered) != conn.offered_bytes) network_.violation("memory of a send in flight was touched");
   Event event{.kind = Event::Kind::kSent, .conn = id, .tag = generation};
   if (end(conn).error != 0) {
     event.error = conn.broken = end(conn).error;
