@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import budget, contenders, html, machine, model
+from . import budget, contenders, html, machine, model, wire
 from .goals import judge
 from .measure import Cell, Row, Setup, run_all, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
@@ -98,6 +98,12 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="after the report: what 32 and 64 cores with 100 GbE would give by the figures measured (wants 'shards-*')",
     )
+    p.add_argument(
+        "--wire",
+        action="store_true",
+        help="over a cable (a veth pair into a network namespace) instead of loopback, with the DPDK backend, too; needs "
+        "root, ethtool and iproute2",
+    )
     p.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     # Given by scripts/bench.
     p.add_argument("--load", default="build/bench/load", help=argparse.SUPPRESS)
@@ -178,9 +184,13 @@ def main() -> int:
         return 0
     if a.from_json:
         return report(json.loads(Path(a.from_json).read_text()), a)
+    if a.wire:
+        wire.enter(wire.python())
     scenarios, notes = affordable(
         select(a.scenario, a.full), a.max_memory if a.max_memory is not None else 0.8 * machine.memory_available_gib()
     )
+    if a.wire:
+        scenarios = [s for s in scenarios if not s.topology and not s.cores]
     who = contenders.contenders_of(a)
     if any(c.setup == ONE_CORE and set(c.cores or []) & set(c.load_cores or []) for c in who):
         notes.append("there is only one core: server and generator share it, in the @1 columns too")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any, Optional
 
-from . import machine
+from . import machine, wire
 from .metrics import ALL_CORES, ONE_CORE
 from .servers import Contender, Server, StartFailure, parse_server, version_of
 
@@ -52,7 +52,35 @@ def _place(a: argparse.Namespace, setup: str) -> tuple[Optional[list[int]], Opti
     return servers, load
 
 
+def _over_cable(a: argparse.Namespace) -> list[Contender]:
+    """Ours over DPDK and over the kernel, nats-server and the floor, all at the end of the same cable."""
+    out: list[Contender] = []
+    for setup in [ONE_CORE] if a.one_core else [ALL_CORES] if a.all_cores else [ALL_CORES, ONE_CORE]:
+        servers, load = _place(a, setup)
+        one = setup == ONE_CORE
+        shards, suffix = (1, " @1") if one else (len(servers or machine.cores()), "")
+        for driver in wire.DRIVERS:
+            name = f"peregrine dpdk {driver}{suffix}"
+            out.append(Contender(name, [a.peregrine], ours=True, setup=setup, over=driver, shards=shards))
+        for backend in ("uring", "epoll"):
+            command = [a.peregrine, "--backend", backend, "--shards", str(shards)]
+            out.append(Contender(f"peregrine {backend}{suffix}", command, ours=True, setup=setup, over="cable"))
+        if a.nats_server:
+            environment = {"GOMAXPROCS": "1"} if one else {}
+            out.append(
+                Contender(REFERENCE + suffix, [a.nats_server], environment=environment, reference=True, setup=setup, over="cable")
+            )
+        if not a.no_floor and os.access(a.relay, os.X_OK):
+            out.append(Contender(FLOOR + suffix, [a.relay], relay=True, setup=setup, over="cable"))
+        for each in out:
+            if each.setup == setup:
+                each.cores, each.load_cores = servers, load
+    return [c for c in out if not a.only or c.name in a.only]
+
+
 def contenders_of(a: argparse.Namespace) -> list[Contender]:
+    if a.wire:
+        return _over_cable(a)
     setups = [ONE_CORE] if a.one_core else [ALL_CORES] if a.all_cores or a.server_cores else [ALL_CORES, ONE_CORE]
     out: list[Contender] = []
     try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from . import wire
 from .metrics import ALL_CORES
 
 
@@ -31,6 +32,8 @@ class Contender:
     ours: bool = False
     reference: bool = False  # what ours is compared with
     setup: str = ""  # "one core" or "all cores"
+    over: str = ""  # "cable" instead of loopback (wire.py), or the DPDK driver at the cable's end
+    shards: int = 1  # over DPDK
     cores: Optional[list[int]] = None  # the server runs on these (None: anywhere)
     load_cores: Optional[list[int]] = None  # the generator, when it measures this one
 
@@ -81,14 +84,22 @@ class Server:
         self._dir = tempfile.TemporaryDirectory(prefix="peregrine-bench-")
         ports_dir = Path(self._dir.name)
         command = list(self.contender.command)
+        driver = self.contender.over if self.contender.over != "cable" else ""
+        host, port = (wire.SERVER, wire.PORT) if self.contender.over else ("127.0.0.1", "-1")
+        text = self._config + (wire.config(driver, self.contender.shards) if driver else "")
         if self.contender.relay:
-            command += ["--ports_file_dir", str(ports_dir)]
+            command += ["--ports_file_dir", str(ports_dir)] + (["--host", host] if self.contender.over else [])
         else:
-            command += ["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--ports_file_dir", str(ports_dir)]
-            if self._config:
+            command += ["-a", host, "-p", port, "--ports_file_dir", str(ports_dir)]
+            if not driver:
+                command += ["-m", "-1"]
+            if text:
                 config = ports_dir / "server.conf"
-                config.write_text(self._config)
+                config.write_text(text)
                 command += ["-c", str(config)]
+        if self.contender.over:
+            wire.occupy(driver)
+            command = wire.prefix() + command
         log = open(ports_dir / "log", "wb")
         # The child inherits its cores from us: no shell, no taskset, the pid is the server's.
         before = os.sched_getaffinity(0)

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -196,7 +197,15 @@ void Backend::nap(int64_t wait_ns, bool interrupts) {
   }
   epoll_event events[8];
   // Milliseconds, rounded up: timers of ours are not that precise.
-  epoll_wait(epoll_.get(), events, 8, static_cast<int>(std::min<int64_t>((wait_ns + 999'999) / 1'000'000, INT_MAX)));
+  const int ready = epoll_wait(epoll_.get(), events, 8,
+                               static_cast<int>(std::min<int64_t>((wait_ns + 999'999) / 1'000'000, INT_MAX)));
+  for (int n = 0; n < ready; ++n) {
+    if ((events[n].events & EPOLLERR) == 0) continue;
+    // A socket whose interface went down says so until it is asked what is wrong.
+    int error = 0;
+    socklen_t size = sizeof(error);
+    getsockopt(events[n].data.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  }
 }
 
 // A quarter of the time without work, up to where a person would not notice; then slowly on to kLongestNapNs.
@@ -211,7 +220,7 @@ void Backend::park(int64_t deadline_ns) {
   if (idle_since_ns_ == 0) idle_since_ns_ = now;
   lane_->reclaim();
   Doorbell& bell = doorbell();
-  const bool interrupts = lane_->all_interrupt() && !more_to_send_;
+  const bool interrupts = lane_->all_interrupt() && !more_to_send_ && !lane_->lazy();
   const bool naps = !interrupts && (lane_->polls() || more_to_send_);
   bell.will_sleep();
   if (interrupts) lane_->arm_interrupts(true);
@@ -222,7 +231,7 @@ void Backend::park(int64_t deadline_ns) {
     }
     if (wait > 0) nap(wait, interrupts);
     now = now_ns();
-    if (more_to_send_ && lane_->send_waiting()) break;
+    if ((more_to_send_ || lane_->lazy()) && lane_->send_waiting() && more_to_send_) break;
     if (now >= until) break;
     if (now >= housekeeping_at_ns_) housekeeping(now);
   }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -11,7 +12,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "net/dpdk/eal.h"
 #include "net/socket.h"
@@ -22,6 +25,7 @@ namespace {
 constexpr uint32_t kEthernetBytes = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 4;  // with one 802.1Q tag
 constexpr uint32_t kPoolCache = 256;
 constexpr uint32_t kXdpFrames = 8192;
+constexpr int kSendBufferBytes = 256 << 20;  // a limit, not memory
 constexpr uint64_t kTxChecksums = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 constexpr uint64_t kRxChecksums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 constexpr uint64_t kRssWanted = RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP;
@@ -32,6 +36,21 @@ bool wants(const config::DpdkPort& port, const char* offload) {
 }
 
 bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
+
+// This process's packet sockets on an interface, in the order they were made: descriptors are given out lowest first.
+std::vector<int> packet_sockets(unsigned interface) {
+  std::vector<int> found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", ignored)) {
+    const int fd = std::atoi(entry.path().filename().c_str());
+    sockaddr_ll at{};
+    socklen_t size = sizeof(at);
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0 || at.sll_family != AF_PACKET) continue;
+    if (at.sll_ifindex == static_cast<int>(interface)) found.push_back(fd);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
 
 std::string plural(uint32_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
@@ -260,7 +279,8 @@ std::string Device::start(const DevicePlan& plan) {
   const bool v6 = std::any_of(options_.addresses.begin(), options_.addresses.end(),
                               [](const std::string& text) { return text.find(':') != std::string::npos; });
   if (v6) rte_eth_allmulticast_enable(number_);
-  for (uint16_t queue = 0; interrupts_ && queue < rx_queues_; ++queue) {
+  use_kernel_sockets(plan);
+  for (uint16_t queue = 0; interrupts_ && interrupt_fds_.size() < rx_queues_; ++queue) {
     const int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(number_, queue);
     if (fd < 0) interrupts_ = false;
     else interrupt_fds_.push_back(fd);
@@ -270,6 +290,25 @@ std::string Device::start(const DevicePlan& plan) {
   }
   look_at_link();
   return read_rss();
+}
+
+void Device::use_kernel_sockets(const DevicePlan& plan) {
+  if (!starts_with(driver_, "net_af_packet")) return;
+  const std::vector<int> sockets = packet_sockets(if_nametoindex(kernel_interface_.c_str()));
+  for (const int fd : sockets) {
+    const int wanted = kSendBufferBytes;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof(wanted)) != 0) lazy_fds_.push_back(fd);
+  }
+  if (plan.interrupts && sockets.size() == rx_queues_) {
+    interrupts_ = true;
+    interrupt_fds_ = sockets;
+  }
+}
+
+void Device::push() const {
+  for (const int fd : lazy_fds_) {
+    [[maybe_unused]] const ssize_t sent = sendto(fd, nullptr, 0, MSG_DONTWAIT, nullptr, 0);
+  }
 }
 
 Device::~Device() {

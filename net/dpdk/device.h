@@ -6,7 +6,10 @@
 // (lane.h) and the stack. The MTU is set on the device where that works; frames are always received in one piece.
 //
 // A device that lets the kernel keep its interface (net_af_packet, net_af_xdp) does not tell of the cable: its link is
-// the interface's.
+// the interface's. Nor has it interrupts, but sockets that are readable when frames have come; they are found among the
+// process's descriptors. net_af_packet's driver counts frames as sent when the kernel has merely been asked: once the
+// socket's send buffer is full the rest stays in the ring until somebody sends again, which with the last frames of a
+// burst is a retransmission. So the buffer is made larger than any ring, or, without the privilege, push() asks again.
 #pragma once
 
 #include <atomic>
@@ -52,8 +55,11 @@ class Device {
   // on.
   bool software_spread() const { return software_spread_; }
   bool interrupts() const { return interrupts_; }
-  // The file descriptor of a receive queue's interrupt.
+  // The file descriptor of a receive queue's interrupt, or of what stands in for it.
   int interrupt_fd(uint16_t queue) const { return interrupt_fds_[queue]; }
+  // Frames the device has taken may lie in its ring until the next call for it: see push().
+  bool lazy() const { return !lazy_fds_.empty(); }
+  void push() const;
 
   const tcp::Interface& interface() const { return interface_; }
   bool checksum_offload() const { return interface_.checksum_offload; }
@@ -86,6 +92,7 @@ class Device {
                         uint16_t private_bytes);
   std::string read_rss();
   std::string start(const DevicePlan& plan);
+  void use_kernel_sockets(const DevicePlan& plan);
 
   const uint16_t number_;
   const config::DpdkPort options_;
@@ -105,6 +112,7 @@ class Device {
   std::vector<rte_mempool*> rx_pools_;  // per queue
   std::vector<rte_mempool*> tx_pools_;  // per shard
   std::vector<int> interrupt_fds_;
+  std::vector<int> lazy_fds_;
   Rss rss_;
   std::atomic<bool> link_up_{false};
   std::atomic<uint32_t> link_mbps_{0};

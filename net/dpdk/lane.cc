@@ -431,9 +431,14 @@ bool Lane::send_waiting() {
   bool all = true;
   for (Queue& queue : queues_) {
     if (queue.count > 0) send(queue);
+    if (queue.own && queue.device->lazy()) queue.device->push();
     all = all && queue.count == 0;
   }
   return all;
+}
+
+bool Lane::lazy() const {
+  return std::any_of(queues_.begin(), queues_.end(), [](const Queue& queue) { return queue.device->lazy(); });
 }
 
 void Lane::send_for_others() {

@@ -58,6 +58,7 @@ class Lane final : public tcp::Port {
   bool receive(tcp::Stack& stack, int64_t now_ns, size_t budget);
   // Sends what waits, as far as there is room; true if all of it went.
   bool send_waiting();
+  bool lazy() const;  // send_waiting() has a use even if nothing waits here
 
   // Before sleeping: looks at the queues and rings; what it finds is kept for receive().
   bool poll();

@@ -25,7 +25,7 @@ bool Stack::Machine::on_ack(Connection& c, const Segment& segment) {
   if (before(segment.ack, c.snd_una)) return true;  // old, but its data may be new
   AckNews news;
   if (after(segment.ack, c.snd_una)) take_acknowledged(c, segment, news);
-  if (c.sack && c.out != nullptr && segment.sack_count > 0) take_sacks(c, segment, news);
+  if (c.sack && segment.sack_count > 0) take_sacks(c, segment, news);
   if (!c.sack && c.out != nullptr) count_duplicate(c, segment, window_changed, news);
   sample_rtt(c, segment, news);
   judge_tail_probe(c, segment, news);
@@ -84,7 +84,6 @@ void Stack::Machine::take_acknowledged(Connection& c, const Segment& segment, Ac
 }
 
 void Stack::Machine::take_sacks(Connection& c, const Segment& segment, AckNews& news) {
-  Scoreboard& sent = c.out->sent;
   for (int i = 0; i < segment.sack_count; ++i) {
     const SackBlock& block = segment.sack[i];
     if (!before(block.start, block.end)) continue;
@@ -96,8 +95,8 @@ void Stack::Machine::take_sacks(Connection& c, const Segment& segment, AckNews& 
       continue;
     }
     if (!after(block.end, c.snd_una) || before(block.start, c.snd_una) || after(block.end, c.snd_nxt)) continue;
-    if (sent.empty()) continue;
-    sent.sack(block.start, block.end, [&](const SentRange& range) {
+    if (c.out == nullptr || c.out->sent.empty()) continue;
+    c.out->sent.sack(block.start, block.end, [&](const SentRange& range) {
       news.delivered += range.bytes();
       note_delivered(c, range, segment, news);
     });
@@ -141,14 +140,13 @@ void Stack::Machine::judge_tail_probe(Connection& c, const Segment& segment, con
   if (!c.tail_probe_out || before(segment.ack, c.tail_probe_end)) return;
   if (!c.tail_probe_resent || news.duplicate_reported) {
     c.tail_probe_out = false;
-  } else if (after(segment.ack, c.tail_probe_end) || news.acknowledged > 0) {
-    // Acknowledged, and so far nobody reports the original too. A peer without D-SACK would look the same as a loss;
-    // peers with SACK and without D-SACK are older than RFC 8985.
+  } else if (after(segment.ack, c.tail_probe_end)) {
+    // What was sent later has been acknowledged, and nobody has reported the original beside its repetition.
     c.tail_probe_out = false;
     c.congestion.on_congestion(c.mss);
     c.congestion.end_recovery(c.mss);
-  } else if (news.acknowledged == 0 && segment.payload_bytes == 0) {
-    c.tail_probe_out = false;
+  } else if (news.acknowledged == 0 && segment.payload_bytes == 0 && segment.sack_count == 0) {
+    c.tail_probe_out = false;  // the original's ACK came before, a delayed one: this is the repetition's
   }
 }
 

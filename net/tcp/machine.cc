@@ -25,7 +25,9 @@ Stack::Machine::Machine(const Options& options, Port& port, int64_t now_ns)
       flows_(options.secret[1] ^ 0xe7037ed1a0b428dbu, options.secret[0] ^ 0x8ebc6af09c88c6e3u),
       neighbour_by_address_(16, AddressHash{options.secret[0]}),
       path_mtus_(16, AddressHash{options.secret[1]}),
-      filler_(port) {}
+      filler_(port),
+      cookie_limit_(options.cookies_per_second, options.cookies_per_second),
+      repeated_syn_limit_(options.cookies_per_second, options.cookies_per_second) {}
 
 Stack::Machine::~Machine() {
   for (const Handed& handed : handed_) {

@@ -186,6 +186,7 @@ class Stack::Machine {
   void send_cookie(const Flow& flow, const Packet& packet, const Frame& frame, const Segment& segment);
   void half_open_timer(HalfOpen& h);
   void free_half_open(HalfOpen& h);
+  bool worth_a_cookie(uint32_t hash, uint32_t irs);
   uint32_t cookie_hash(const Flow& flow, uint32_t irs, uint32_t minute) const;
   void accept(const HalfOpen& h, const Packet& packet, const Frame& frame, const Segment& segment);
   void on_syn_sent(Connection& c, const Packet& packet, const Segment& segment);
@@ -340,6 +341,8 @@ class Stack::Machine {
   bool frame_kept_ = false;            // the frame being processed became an event
   bool port_full_ = false;
   int64_t cookies_until_ = 0;  // cookies were sent lately
+  RateLimit cookie_limit_, repeated_syn_limit_;
+  std::vector<uint16_t> unanswered_syns_;  // tags by hash; empty without a flood
 
   RateLimit reset_limit_{1000, 200}, icmp_limit_{1000, 200}, arp_limit_{1000, 500}, challenge_reply_limit_{1000, 200};
   // RFC 5961's global limit, in a window of random size so that nobody can measure it (CVE-2016-5696).

@@ -176,7 +176,6 @@ void Stack::Machine::rearm(Connection& c, bool restart) {
   const bool in_flight = c.out != nullptr && !c.out->sent.empty();
   if (!in_flight) {
     c.probe_at = 0;
-    c.tail_probe_out = false;
     if (before(c.snd_nxt, c.snd_end)) {
       // Unsent, and nothing on its way that would bring an ACK: the window is (nearly) shut. Or the turn's flush has
       // not come yet, then output() calls again.
@@ -200,8 +199,10 @@ void Stack::Machine::rearm(Connection& c, bool restart) {
   }
   if (restart || c.rto_at == 0) c.rto_at = now_ + c.rtt.timeout(c.backoff);
   const Scoreboard& sent = c.out->sent;
+  // One probe per tail: the next after the ACK for what the last one probed.
+  const bool probed = c.tail_probe_out && before(c.snd_una, c.tail_probe_end);
   const bool may_probe = c.sack && c.recovery == Recovery::kNone && sent.sacked_bytes() == 0 &&
-                         sent.lost_bytes() == 0 && !c.tail_probe_out && !c.tail_probe_due && c.rtt.smoothed() != 0;
+                         sent.lost_bytes() == 0 && !probed && !c.tail_probe_due && c.rtt.smoothed() != 0;
   if (may_probe) {
     int64_t wait = std::max(2 * c.rtt.smoothed(), kSmallestProbe);
     if (c.snd_nxt - c.snd_una <= c.mss) wait += kMaxAckDelay;  // its ACK may be delayed

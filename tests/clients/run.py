@@ -108,6 +108,7 @@ class Server:
             path.write_text("\n".join(config))
             command += ["-c", str(path)]
         command += self.args + self.server_args
+        self.wire.taken()
         with open(self.log_path(), "ab") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, start_new_session=True)
@@ -156,6 +157,7 @@ class Server:
                 self.process.kill()
                 self.process.wait()
                 raise StartError(f"broker did not end within {STOP_TIMEOUT_S} s of signal {int(number)}") from None
+        self.wire.left()
         return self.process.returncode
 
     def restart(self, number, down_ms):

@@ -19,6 +19,12 @@ class Loopback:
     def config(self):
         return None
 
+    def taken(self):
+        pass
+
+    def left(self):
+        pass
+
     def close(self):
         pass
 
@@ -52,7 +58,17 @@ class Cable:
                 f'dpdk {{ huge_pages: false, memory: 256MB, telemetry: false\n'
                 f'  ports: [{{device: "{self.device}", queues: {self.queues}, addresses: ["{self.host}/24"]}}] }}\n')
 
+    def taken(self):
+        """A broker is about to start."""
+        run("ip", "addr", "del", f"{self.host}/32", "dev", "lo", check=False)
+
+    def left(self):
+        """The broker has ended. Its address is silent from then on, and to clients that is a machine switched off, not a
+        broker stopped: connecting again takes until their timeout. So a kernel answers in its place, that nobody listens."""
+        run("ip", "addr", "add", f"{self.host}/32", "dev", "lo", check=False)
+
     def close(self):
+        self.taken()
         run("ip", "link", "del", self.inner, check=False)
 
 

@@ -10,18 +10,25 @@ import sys
 import threading
 import time
 
-SERVER = ("10.66.0.2", 4222)
+def address_of(text):
+    host, port = text.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+# SERVERS in the environment: HOST:PORT,... of others than the broker.
+SERVERS = [address_of(text) for text in os.environ.get("SERVERS", "10.66.0.2:4222").split(",")]
+SERVER = SERVERS[0]
 PIECE = 1 << 18
 WINDOW = 16 << 20  # bytes on their way: less than what makes a slow consumer
 
 
 class Client:
-    def __init__(self, timeout=120, receive_buffer=None):
-        self.socket = socket.socket()
+    def __init__(self, timeout=120, receive_buffer=None, server=SERVER):
+        self.socket = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(SERVER)
+        self.socket.connect(server)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb", 1 << 20)
         assert self.file.readline().startswith(b"INFO ")
@@ -46,6 +53,9 @@ class Client:
 
     def message(self):
         """The payload of the next message."""
+        return self.subject_and_message()[1]
+
+    def subject_and_message(self):
         while True:
             line = self.file.readline()
             if line == b"PING\r\n":
@@ -56,7 +66,7 @@ class Client:
             size = int(line.split()[-1])
             payload = self.file.read(size + 2)
             assert len(payload) == size + 2 and payload.endswith(b"\r\n"), "cut short"
-            return memoryview(payload)[:size]
+            return line.split()[1], memoryview(payload)[:size]
 
 
 class Pattern:
@@ -178,7 +188,7 @@ def steady():
     reader.flush()
     end = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), end.set()), daemon=True).start()
-    counts, n, second = [], 0, time.monotonic()
+    counts, n, second, times = [], 0, time.monotonic(), []
     print("going", flush=True)
     while not end.is_set():
         batch = b"".join(b"PUB tick 8\r\n%08d\r\n" % (n + k) for k in range(100))
@@ -189,7 +199,72 @@ def steady():
         if time.monotonic() - second >= 1:
             counts.append(n - sum(counts))
             second = time.monotonic()
-    print(json.dumps({"messages": n, "per_second": counts}))
+        times.append((time.monotonic(), n))
+    print(json.dumps({"messages": n, "per_second": counts, "times": times}))
+
+
+def mesh(count):
+    """Every server of SERVERS publishes to subscribers at every other: all get everything, once, in order, and requests are
+    answered from anywhere."""
+    subscribers = [Client(server=server) for server in SERVERS]
+    publishers = [Client(server=server) for server in SERVERS]
+    for n, each in enumerate(subscribers):
+        each.send(b"SUB all.* 1\r\nSUB ask.%d 2\r\n" % n)
+        each.flush()
+    # Interest takes a moment to get to all; until one from everywhere has been seen everywhere, nothing counts.
+    deadline = time.monotonic() + 30
+    for n, publisher in enumerate(publishers):
+        for subscriber in subscribers:
+            subscriber.socket.settimeout(1)
+            while True:
+                assert time.monotonic() < deadline, f"server {n} is not heard everywhere"
+                publisher.send(b"PUB all.%d 5\r\nready\r\n" % n)
+                publisher.flush()
+                try:
+                    subscriber.message()
+                    break
+                except TimeoutError:
+                    subscriber.file = subscriber.socket.makefile("rb", 1 << 20)
+    started = time.monotonic()
+    for k in range(count):
+        for n, publisher in enumerate(publishers):
+            publisher.send(b"PUB all.%d 8\r\n%08d\r\n" % (n, k))
+    for publisher in publishers:
+        publisher.flush()
+    for subscriber in subscribers:
+        subscriber.socket.settimeout(60)
+        expected = {n: 0 for n in range(len(publishers))}
+        while any(next_one < count for next_one in expected.values()):
+            subject, payload = subscriber.subject_and_message()
+            if payload == b"ready":
+                continue
+            n = int(subject.split(b".")[1])
+            assert int(bytes(payload)) == expected[n], f"from {n}: {bytes(payload)}, not {expected[n]}"
+            expected[n] += 1
+    took = time.monotonic() - started
+    # A request at every server, answered at every other.
+    for n, asker in enumerate(publishers):
+        asker.send(b"SUB reply.%d 3\r\n" % n)
+        asker.flush()
+    time.sleep(1)
+    for n, asker in enumerate(publishers):
+        for m, answerer in enumerate(subscribers):
+            asker.send(b"PUB ask.%d reply.%d 1\r\n?\r\n" % (m, n))
+            asker.flush()
+            answerer.message()
+            answerer.send(b"PUB reply.%d 1\r\n!\r\n" % n)
+            assert asker.message() == b"!"
+    print(json.dumps({"servers": len(SERVERS), "messages": count * len(SERVERS) ** 2, "seconds": round(took, 2)}))
+
+
+def ended():
+    """Connections that do nothing but wait for their end."""
+    clients = [Client() for _ in range(20)]
+    print("connected", flush=True)
+    for each in clients:
+        while line := each.file.readline():
+            assert line.startswith((b"INFO ", b"PING", b"-ERR")), line
+    print(json.dumps({"connections": len(clients), "ended": len(clients)}))
 
 
 def hello():

@@ -9,11 +9,13 @@ Prints one line per scene and "N passed, N failed".
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -30,8 +32,8 @@ def scene(function):
 
 
 class Stage:
-    def __init__(self, program, full, folder):
-        self.program, self.full, self.folder = program, full, folder
+    def __init__(self, program, reference, full, folder):
+        self.program, self.reference, self.full, self.folder = program, reference, full, folder
         self.world = World()
         self.brokers = 0
 
@@ -54,7 +56,7 @@ def refusals(stage):
     cases = [("huge_pages: false, memory: 128MB", port, wanted) for port, wanted in cases] + [
         ("memory: 4096GB", "device: \"net_null0\"", "dpdk"),
         ("memory: 65536MB", "device: \"net_null0\"", "MiB of huge pages are free; reserve them with"),
-        ("huge_pages: false, memory: 128MB, idle: interrupt", "device: \"net_af_packet0,iface=s0\"",
+        ("huge_pages: false, memory: 128MB, idle: interrupt", "device: \"net_null0\"",
          "has no receive interrupts; set dpdk.idle: adaptive or spin"),
         ("huge_pages: false, memory: 128MB, extra_args: [\"--nonsense\"]", "device: \"net_null0\"", "see extra_args"),
     ]
@@ -79,10 +81,15 @@ def loss(stage):
         stage.world.lose(percent)
         with stage.broker(queues=queues, shards=queues, device=f"net_af_packet0,iface=s0,qpairs={queues}") as broker:
             result = in_client("transfer", megabytes, timeout=7200)
-            lost = broker.tcp("segments_retransmitted")
+            broker.settle("bytes_queued_out", lambda number: number == 0)
+            lost, timeouts, needless = (broker.tcp(name) for name in
+                                        ("segments_retransmitted", "timeouts", "spurious_recoveries"))
             if percent >= 1:
                 assert lost > 0, "nothing was lost, so nothing was tested"
-            said.append(f"{queues} queue(s) {percent} %: {result['mbytes_per_s']} MB/s each way, {lost} sent again")
+            said.append(f"{queues} queue(s) {percent} %: {result['mbytes_per_s']} MB/s each way in {result['seconds']} s, "
+                        f"{lost} sent again, {timeouts} timeouts, {needless} recoveries undone")
+            if stage.full:
+                print(f"   {said[-1]}", flush=True)
     stage.world.lose(0)
     return f"{megabytes} MiB; " + "; ".join(said)
 
@@ -162,30 +169,145 @@ def cable(stage):
 
 @scene
 def flood(stage):
-    """A SYN flood: whoever is connected goes on, whoever comes gets in."""
+    """A SYN flood: whoever is connected goes on, whoever comes gets in. The generator shares the cores with the broker and its
+    clients, so the same frames at the same rate down a cable that ends nowhere are measured, too."""
     rate, seconds = (200000, 10) if stage.full else (50000, 4)
     program = stage.folder / "flood"
     sh(f"c++ -std=c++20 -O2 -o {program} {REPO}/tests/net/dpdk/flood.cc")
-    with stage.broker() as broker:
+    sink, sink_mac = stage.world.sink()
+    with stage.broker(device="net_af_packet0,iface=s0,framecnt=4096") as broker:
         clients = start_in_client("steady")
         assert clients.stdout.readline() == "going\n", clients.stderr.read()[-1500:]
-        time.sleep(5)
+        time.sleep(2)
+        spans = {}
+
+        def span(name, action):
+            started, cpu = time.monotonic(), broker.cpu_s()
+            result = action()
+            ended = time.monotonic()
+            spans[name] = (started, ended, (broker.cpu_s() - cpu) / (ended - started))
+            return result
+
+        def pour(interface, mac):
+            return int(sh(f"ip netns exec router {program} {interface} {mac} {world.SERVER_IP} {world.PORT} {rate} {seconds}"))
+
+        span("before", lambda: time.sleep(seconds))
+        span("nowhere", lambda: pour(sink, sink_mac))
+        time.sleep(1)
         mac = broker.dpdk()["ports"][0]["mac"]
-        sent = int(sh(f"ip netns exec router {program} r0 {mac} {world.SERVER_IP} {world.PORT} {rate} {seconds}"))
-        during = in_client("hello")
-        time.sleep(3)
+        during = []
+        late = threading.Timer(seconds / 2, lambda: during.append(in_client("hello")))
+        late.start()
+        sent = span("flood", lambda: pour("r0", mac))
+        late.join()
+        time.sleep(1)
+        span("after", lambda: time.sleep(2))
         clients.stdin.close()
         out, errors = clients.stdout.read(), clients.stderr.read()
         assert clients.wait(60) == 0, errors[-1500:]
-        counts = json.loads(out.strip().splitlines()[-1])["per_second"]
-        before, under = max(counts[1:4]), counts[6:5 + seconds - 1]
-        cookies = broker.tcp("syn_cookies_sent")
-        assert cookies > 0, "no cookie was needed, so this was no flood"
-        held = broker.tcp("connections")
-        assert held < 100, f"{held} connections"
-    share = sum(under) / len(under) / before
-    return (f"{sent / seconds:.0f} SYN/s: {share:.0%} of the rate before ({before}/s); a new client after {during['ms']} ms; "
-            f"{cookies} cookies")
+        times = json.loads(out.strip().splitlines()[-1])["times"]
+        cookies, got, held = (broker.tcp(name) for name in ("syn_cookies_sent", "frames_in", "connections"))
+        withheld = sum(shard["drops"].get("tcp_syn_rate", 0) for shard in broker.dpdk()["shards"])
+    rates = {}
+    for name, (start, end, _) in spans.items():
+        inside = [(at, n) for at, n in times if start <= at <= end]
+        rates[name] = (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
+    assert cookies > 0, "no cookie was needed, so this was no flood"
+    assert held < 100, f"{held} connections"
+    assert during, "nobody could connect during the flood"
+    share, fair = rates["flood"] / rates["before"], rates["flood"] / rates["nowhere"]
+    assert fair >= (0.7 if stage.full else 0.4), f"{fair:.0%} of what the same generator leaves when it floods nobody"
+    return (f"{sent / seconds:.0f} SYN/s: {rates['flood']:.0f} messages/s, {share:.0%} of {rates['before']:.0f}/s before and "
+            f"{fair:.0%} of {rates['nowhere']:.0f}/s while the same flood goes nowhere; broker {spans['before'][2]:.0%} -> "
+            f"{spans['flood'][2]:.0%} of a core; a new client after {during[0]['ms']} ms; {got} frames, {cookies} cookies, "
+            f"{withheld} first SYNs not answered")
+
+
+@scene
+def addresses(stage):
+    """IPv6 and a VLAN: the same bytes over both."""
+    sh("ip -n router link add link r0 name r0.42 type vlan id 42; ip -n router addr add 10.66.42.1/24 dev r0.42;"
+       "ip -n router addr add fd66:42::1/64 dev r0.42 nodad; ip -n router link set r0.42 up;"
+       "ip -n router addr add fd66::1/64 dev r0 nodad; ip -n client addr add fd66:1::2/64 dev c0 nodad;"
+       "ip -n router addr add fd66:1::1/64 dev r1 nodad; ip -n client -6 route add default via fd66:1::1;"
+       "ip netns exec router sysctl -qw net.ipv6.conf.all.forwarding=1")
+    megabytes, said = (256 if stage.full else 16), []
+    cases = [("IPv6 through a router", "client", "[fd66::2]:4222", 'addresses: ["fd66::2/64"], gateway6: "fd66::1"'),
+             ("VLAN 42, IPv4", "router", "10.66.42.2:4222", 'vlan: 42, addresses: ["10.66.42.2/24", "fd66:42::2/64"]'),
+             ("VLAN 42, IPv6", "router", "[fd66:42::2]:4222", 'vlan: 42, addresses: ["10.66.42.2/24", "fd66:42::2/64"]')]
+    for name, space, server, port in cases:
+        with stage.broker(port=port, listen="[::]" if "[" in server else "0.0.0.0") as broker:
+            result = in_client("transfer", megabytes, space=space, servers=[server], timeout=3600)
+            assert broker.tcp("bytes_in") > megabytes << 20
+            if "VLAN" in name:
+                assert not sum(shard["drops"].get("vlan_mismatch", 0) for shard in broker.dpdk()["shards"]) > 1000
+        said.append(f"{name}: {result['mbytes_per_s']} MB/s each way")
+    sh("ip -n router link del r0.42")
+    return f"{megabytes} MiB; " + "; ".join(said)
+
+
+@scene
+def mixed(stage):
+    """One cluster of three: a broker over DPDK, one over io_uring, a nats-server; the same three as superclusters and as hub
+    and leaves. The broker over DPDK dials, and is dialled."""
+    if not stage.reference:
+        raise AssertionError("--against NATS-SERVER is needed")
+    said = []
+    a, b, c = f"{world.SERVER_IP}", "10.66.0.1", "10.66.1.2"
+
+    def kinds(what, dials):
+        """Configuration of the three; `dials`: who knows the others from the start."""
+        hosts = {"a": a, "b": b, "c": c}
+        text = {}
+        for name, host in hosts.items():
+            others = [other for other in hosts if other != name] if name in dials else []
+            if what == "routes":
+                known = ", ".join(f'"nats://{hosts[other]}:6222"' for other in others)
+                text[name] = f'cluster {{ name: mixed, listen: "{host}:6222", routes: [{known}] }}'
+            elif what == "gateways":
+                known = ", ".join(f'{{name: {other}, url: "nats://{hosts[other]}:7222"}}' for other in others)
+                text[name] = f'gateway {{ name: {name}, listen: "{host}:7222", gateways: [{known}] }}'
+            elif name in dials:
+                text[name] = f'leafnodes {{ remotes: [{{url: "nats://{hosts[dials[-1]]}:7422"}}] }}' if name != dials[-1] else \
+                    f'leafnodes {{ listen: "{host}:7422" }}'
+        return text
+
+    plans = [("routes", "it dials", kinds("routes", ["a"])), ("routes", "it is dialled", kinds("routes", ["b", "c"])),
+             ("gateways", "it dials", kinds("gateways", ["a", "b", "c"])),
+             ("leaves", "it is the hub", kinds("leaves", ["b", "c", "a"])), ("leaves", "it is a leaf", kinds("leaves", ["a", "b", "c"]))]
+    for what, how, config in plans:
+        with contextlib.ExitStack() as stack:
+            folder = stage.folder / f"mixed-{len(said)}"
+            folder.mkdir()
+            broker = stack.enter_context(stage.broker(queues=2, shards=2, device="net_af_packet0,iface=s0,qpairs=2",
+                                                      config=f"server_name: a\n{config['a']}"))
+            for name, space, host, program in (("b", "router", b, stage.program), ("c", "client", c, stage.reference)):
+                path = folder / f"{name}.conf"
+                path.write_text(f'listen: "{host}:4222"\nserver_name: {name}\n{config[name]}\n'
+                                + ("backend: uring\nshards: 2\n" if name == "b" else ""))
+                stack.enter_context(world.kernel_server(space, program, path, folder / f"{name}.log", (host, 4222)))
+            result = in_client("mesh", 4000 if stage.full else 1000, servers=[f"{host}:4222" for host in (a, b, c)])
+            dialled, accepted = broker.tcp("connected"), broker.tcp("accepted")
+            if "it dials" in how or how == "it is a leaf":
+                assert dialled > 0, "it has not dialled"
+        said.append(f"{what}, {how}: {result['messages']} messages in {result['seconds']} s, {dialled} dialled, {accepted} accepted")
+    return "; ".join(said)
+
+
+@scene
+def goodbye(stage):
+    """A broker told to stop closes what it has: its clients see an end, not silence."""
+    with stage.broker() as broker:
+        clients = start_in_client("ended")
+        assert clients.stdout.readline() == "connected\n", clients.stderr.read()[-1500:]
+        started = time.monotonic()
+        code = broker.close()
+        out, errors = clients.communicate(timeout=60)
+        took = time.monotonic() - started
+        assert code == 0, f"exit code {code}"
+        assert clients.returncode == 0, errors[-1500:]
+    result = json.loads(out.strip().splitlines()[-1])
+    return f"{result['ended']} of {result['connections']} connections ended within {took:.1f} s"
 
 
 @scene
@@ -204,6 +326,7 @@ def idle(stage):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default=str(REPO / "build" / "peregrine"))
+    parser.add_argument("--against", metavar="NATS-SERVER", help="a real nats-server, for the scene of mixed clusters")
     parser.add_argument("--scene", default=",".join(SCENES))
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
@@ -215,7 +338,7 @@ def main():
     world.enter()
     passed = failed = 0
     with tempfile.TemporaryDirectory(prefix="peregrine-dpdk-") as folder:
-        stage = Stage(options.server, options.full, pathlib.Path(folder))
+        stage = Stage(options.server, options.against, options.full, pathlib.Path(folder))
         for name in names:
             started = time.monotonic()
             try:

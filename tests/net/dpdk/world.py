@@ -63,6 +63,13 @@ class World:
             # Whole checksums and frames that fit the wire, as a card would send them.
             sh(f"ip netns exec {space} ethtool -K {end} tx off gro off tso off gso off; ip -n {space} link set {end} up")
 
+    @staticmethod
+    def sink():
+        """A second cable of the router's, into nothing: (interface, MAC of the far end)."""
+        if "x0" not in sh("ip -n router -br link", False):
+            World.cable("router", "server", "x0", "x1")
+        return "x0", sh("ip netns exec server cat /sys/class/net/x1/address").strip()
+
     def lose(self, percent):
         sh("ip netns exec router nft flush ruleset")
         if percent:
@@ -73,14 +80,15 @@ class World:
 class Broker:
     """One broker in the server's namespace: over DPDK, or over the kernel (backend None) to compare with."""
 
-    def __init__(self, program, folder, device="net_af_packet0,iface=s0", queues=1, shards=1, config="", backend="dpdk"):
+    def __init__(self, program, folder, device="net_af_packet0,iface=s0", queues=1, shards=1, config="", backend="dpdk",
+                 port=f'addresses: ["{SERVER_IP}/24"], gateway: "10.66.0.1"', memory="huge_pages: false, memory: 512MB",
+                 listen="0.0.0.0"):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / "server.log"
-        text = f'listen: "0.0.0.0:{PORT}"\nhttp: "127.0.0.1:8222"\nshards: {shards}\n{config}\n'
+        text = f'listen: "{listen}:{PORT}"\nhttp: "127.0.0.1:8222"\nshards: {shards}\n{config}\n'
         if backend == "dpdk":
-            text += (f'dpdk {{ huge_pages: false, memory: 512MB, telemetry: false\n ports: [{{device: "{device}", queues: {queues}, '
-                     f'addresses: ["{SERVER_IP}/24"], gateway: "10.66.0.1"}}] }}\n')
+            text += (f'dpdk {{ {memory}, telemetry: false\n ports: [{{device: "{device}", queues: {queues}, {port}}}] }}\n')
         else:
             text += f"backend: {backend}\n"
             sh(f"ip -n server addr add {SERVER_IP}/24 dev s0; ip -n server route add default via 10.66.0.1")
@@ -139,17 +147,38 @@ class Broker:
             self.close()
 
 
-def in_client(code, *arguments, timeout=600):
-    """Runs clients.py's function in the client's namespace; its last line is JSON."""
-    done = subprocess.run(["ip", "netns", "exec", "client", sys.executable, "-B",
-                           str(pathlib.Path(__file__).with_name("clients.py")), code, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=timeout)
+@contextlib.contextmanager
+def kernel_server(space, program, config, log, address):
+    """Some server over the kernel's TCP in one of the namespaces."""
+    with open(log, "wb") as out:
+        process = subprocess.Popen(["ip", "netns", "exec", space, program, "-c", str(config)], stdout=out, stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + READY_S
+        while "Server is ready" not in pathlib.Path(log).read_text(errors="replace"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{program} at {address} did not start: {pathlib.Path(log).read_text()[-1500:]}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def client_command(space, code, arguments):
+    return ["ip", "netns", "exec", space, sys.executable, "-B", str(pathlib.Path(__file__).with_name("clients.py")), code,
+            *map(str, arguments)]
+
+
+def in_client(code, *arguments, timeout=600, space="client", servers=None):
+    """Runs clients.py's function in the client's namespace; its last line is JSON. `servers`: instead of the broker."""
+    environment = {**os.environ, **({"SERVERS": ",".join(servers)} if servers else {})}
+    done = subprocess.run(client_command(space, code, arguments), capture_output=True, text=True, timeout=timeout, env=environment)
     if done.returncode != 0:
         raise AssertionError(f"{code}: {done.stderr.strip()[-1500:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def start_in_client(code, *arguments):
-    return subprocess.Popen(["ip", "netns", "exec", "client", sys.executable, "-B",
-                             str(pathlib.Path(__file__).with_name("clients.py")), code, *map(str, arguments)],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(client_command("client", code, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)

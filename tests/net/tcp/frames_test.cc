@@ -334,8 +334,21 @@ TEST_F(Frames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
     deliver(ethernet(kEtherIpv4, ip));
   }
   EXPECT_EQ(stack->stats().half_open, options.max_half_open);
-  EXPECT_GT(stack->stats().syn_cookies_sent, 40'000u);
+  EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second);
+  EXPECT_EQ(stack->stats().frames_in,
+            options.max_half_open + options.cookies_per_second + dropped(Drop::tcp_syn_rate));
   EXPECT_EQ(stack->stats().connections, 0u);
+
+  // Beyond the rate only who repeats himself is answered, and that he is once for each repetition.
+  const Bytes latecomer = tcp4(syn(61000));
+  const size_t sent = port.sent.size();
+  now -= kMs;
+  deliver(latecomer);
+  EXPECT_EQ(port.sent.size(), sent);
+  now -= kMs;
+  deliver(latecomer);
+  EXPECT_EQ(port.sent.size(), sent + 1);
+  EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second + 1);
 }
 
 class TaggedFrames : public Frames {
