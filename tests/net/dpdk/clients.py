@@ -6,6 +6,7 @@ import os
 import resource
 import select
 import socket
+import struct
 import sys
 import threading
 import time
@@ -255,6 +256,35 @@ def mesh(count):
             answerer.send(b"PUB reply.%d 1\r\n!\r\n" % n)
             assert asker.message() == b"!"
     print(json.dumps({"servers": len(SERVERS), "messages": count * len(SERVERS) ** 2, "seconds": round(took, 2)}))
+
+
+def switch(vlan):
+    """A switch with an access port, r2, and a trunk, r0: not every kernel has VLANs. Ends with its input."""
+    ends = {}
+    for name in ("r0", "r2"):
+        end = ends[name] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        end.bind((name, 0))
+        end.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA: the kernel takes tags off before we see a frame
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    trunk, access = ends["r0"], ends["r2"]
+    tag = struct.pack("!HH", 0x8100, vlan)
+    print("going", flush=True)
+    while True:
+        for end in select.select([trunk, access, sys.stdin], [], [])[0]:
+            if end is sys.stdin:
+                return
+            frame, controls, _, (_, _, kind, _, _) = end.recvmsg(2048, 64)
+            if kind == 4:  # our own
+                continue
+            try:
+                if end is access:
+                    trunk.send(frame[:12] + tag + frame[12:])
+                    continue
+                status, _, _, _, _, tci, _ = struct.unpack("IIIHHHH", controls[0][2])
+                if status & 0x10 and tci & 0xfff == vlan:
+                    access.send(frame)
+            except OSError:
+                pass  # a full queue loses frames, as switches do
 
 
 def ended():

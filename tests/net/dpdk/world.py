@@ -179,6 +179,6 @@ def in_client(code, *arguments, timeout=600, space="client", servers=None):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def start_in_client(code, *arguments):
-    return subprocess.Popen(client_command("client", code, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+def start_in_client(code, *arguments, space="client"):
+    return subprocess.Popen(client_command(space, code, arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True)
