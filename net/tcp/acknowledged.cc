@@ -104,7 +104,7 @@ void Stack::Machine::take_sacks(Connection& c, const Segment& segment, AckNews& 
 }
 
 // RFC 5681 section 2: what counts as a duplicate ACK when the peer cannot say more. Each stands for a segment that has
-// left the network.
+// left the network, and so makes room for a new one (limited transmit, RFC 3042).
 void Stack::Machine::count_duplicate(Connection& c, const Segment& segment, bool window_changed, AckNews& news) {
   if (news.acknowledged > 0) {
     const uint32_t other = news.acknowledged > c.mss ? news.acknowledged - c.mss : 0;

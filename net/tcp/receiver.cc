@@ -1,5 +1,6 @@
 // Segments of a connection that exists: RFC 9293 section 3.10.7.4 with the checks of RFC 7323 (PAWS) and RFC 5961
-// (blind attacks), then data in and out of order, and when to acknowledge (RFC 1122 section 4.2.3.2, 5681 section 4.2).
+// (blind attacks), then data in and out of order, when to acknowledge (RFC 1122 section 4.2.3.2, 5681 section 4.2), and
+// what window to offer (RFC 813, 9293 section 3.8.6.2.2).
 #include <cassert>
 #include <cerrno>
 

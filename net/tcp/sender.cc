@@ -1,6 +1,6 @@
 // What leaves at flush(): retransmissions first, then new data as far as both windows go, then an ACK if none of these
-// carried it. Full segments or all there is (RFC 9293 section 3.8.6.2.1, without Nagle's wait); one TSO frame where the
-// port cuts segments itself.
+// carried it. Full segments or all there is (RFC 9293 section 3.8.6.2.1). Nagle's wait (RFC 896) is off; what its
+// owner writes within one turn leaves together instead. One TSO frame where the port cuts segments itself.
 #include <cassert>
 
 #include "net/tcp/machine.h"

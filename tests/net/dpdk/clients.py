@@ -182,6 +182,25 @@ def stopped_reader(seconds):
     print(json.dumps({"others_worst_ms": round(worst * 1e3, 1)}))
 
 
+def cut_off():
+    """A reader that stops for longer than it may: its connection ends, the others' do not."""
+    stopped, writer = Client(receive_buffer=65536), Client()
+    stopped.send(b"SUB slow 1\r\n")
+    stopped.flush()
+    pattern, pieces = Pattern(), 64
+    started = time.monotonic()
+    for n in range(pieces):
+        writer.send(b"PUB slow %d\r\n" % PIECE + pattern.piece(n) + b"\r\n")
+    while True:
+        writer.flush()
+        time.sleep(0.1)
+        state = stopped.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state != 1:  # no longer established
+            break
+        assert time.monotonic() - started < 60, "not cut off"
+    print(json.dumps({"seconds": round(time.monotonic() - started, 1)}))
+
+
 def steady():
     """Messages all the time, checked for order; ends with its input. Says how many got through in each second."""
     reader, writer = Client(), Client()
@@ -285,6 +304,41 @@ def switch(vlan):
                     access.send(frame)
             except OSError:
                 pass  # a full queue loses frames, as switches do
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def inject(client_port, count):
+    """Somebody who knows both addresses and ports, and nothing else: resets and data with numbers by chance, and ARP requests from
+    everybody. The broker's MAC is the last word of the command line."""
+    end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    end.bind(("r0", 0))
+    mac = bytes.fromhex(sys.argv[-1].replace(":", ""))
+    client, broker = socket.inet_aton("10.66.1.2"), socket.inet_aton(SERVER[0])
+
+    def tcp(flags, payload):
+        seq, ack = int.from_bytes(os.urandom(4), "big"), int.from_bytes(os.urandom(4), "big")
+        head = struct.pack("!HHIIBBHHH", client_port, SERVER[1], seq, ack, 0x50, flags, 1000, 0, 0)
+        total = checksum(client + broker + struct.pack("!HH", 6, len(head) + len(payload)) + head + payload)
+        head = head[:16] + struct.pack("!H", total) + head[18:]
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40 + len(payload), 1, 0, 64, 6, 0, client, broker)
+        ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+        end.send(mac + b"\2\0\0\0\0\x63" + b"\x08\0" + ip + head + payload)
+
+    for n in range(count):
+        tcp(0x04, b"")
+        tcp(0x18, b"PUB tick 8\r\nforged!!\r\n")
+        sender = b"\2" + os.urandom(5)
+        end.send(mac + sender + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 1) + sender
+                 + b"\x0a\x42\0" + bytes([3 + n % 200]) + bytes(6) + broker)
+        if n % 64 == 0:
+            time.sleep(0.002)
+    print(json.dumps({"each": count}))
 
 
 def ended():

@@ -134,14 +134,23 @@ def crowd(stage):
 
 @scene
 def stopped_reader(stage):
-    """A client that stops reading holds up nobody, holds no frames, and misses nothing."""
+    """A client that stops reading holds up nobody, holds no frames, and misses nothing, if it may stop for that long
+    (write_deadline); else it is a slow consumer, as to nats-server, and what it held is free again."""
     seconds = 60 if stage.full else 5
-    with stage.broker() as broker:
+    with stage.broker(config='write_deadline: "1s"') as broker:
+        before = broker.resident_bytes()
+        cut = in_client("cut_off")
+        assert "Slow Consumer Detected" in broker.log(), broker.log()[-500:]
+        left = broker.settle("bytes_queued_out", lambda number: number == 0)
+        assert left == 0, f"{left} bytes still queued"
+        grown = broker.resident_bytes() - before
+    with stage.broker(config='write_deadline: "10m"') as broker:
         result = in_client("stopped_reader", seconds)
         assert broker.tcp("persist_probes") > 0, "its window was never closed"
         no_mbuf = sum(shard["no_mbuf"] for shard in broker.dpdk()["shards"])
         assert no_mbuf == 0, f"{no_mbuf} frames found no mbuf"
-    return f"{seconds} s; the others waited {result['others_worst_ms']} ms at most"
+    return (f"{seconds} s; the others waited {result['others_worst_ms']} ms at most; one who may not was cut off after "
+            f"{cut['seconds']} s, and {grown >> 20} MiB stay with the process")
 
 
 @scene
@@ -221,6 +230,37 @@ def flood(stage):
             f"{fair:.0%} of {rates['nowhere']:.0f}/s while the same flood goes nowhere; broker {spans['before'][2]:.0%} -> "
             f"{spans['flood'][2]:.0%} of a core; a new client after {during[0]['ms']} ms; {got} frames, {cookies} cookies, "
             f"{withheld} first SYNs not answered")
+
+
+@scene
+def injection(stage):
+    """Forged resets, forged data and an ARP flood: the connection they aim at does not notice, each is counted. (Fragments never
+    come through net_af_packet, whose socket puts them together: tests/net/tcp/frames_test.cc has those.)"""
+    count = 50000 if stage.full else 5000
+    with stage.broker(device="net_af_packet0,iface=s0,framecnt=4096") as broker:
+        clients = start_in_client("steady")
+        assert clients.stdout.readline() == "going\n", clients.stderr.read()[-1500:]
+        ports = [line.split()[3].rsplit(":", 1)[1] for line in
+                 sh(f"ip netns exec client ss -Htn dst {world.SERVER_IP}").splitlines()]
+        mac, neighbours = broker.dpdk()["ports"][0]["mac"], broker.tcp("neighbours")
+        for port in ports:
+            in_client("inject", port, count, mac, space="router")
+        time.sleep(1)
+        clients.stdin.close()
+        out, errors = clients.stdout.read(), clients.stderr.read()
+        assert clients.wait(60) == 0, errors[-1500:]
+        messages = json.loads(out.strip().splitlines()[-1])["messages"]
+        shards = broker.dpdk()["shards"]
+        drops = {name: sum(shard["drops"].get(name, 0) for shard in shards) for name in
+                 ("tcp_rst_ignored", "tcp_rst_challenged", "tcp_out_of_window", "tcp_ack_out_of_range", "arp_rate")}
+        answered = broker.tcp("arp_replies")
+        assert broker.tcp("neighbours") <= neighbours + 1, "strangers have become neighbours"
+    sent = count * len(ports)
+    resets = drops["tcp_rst_ignored"] + drops["tcp_rst_challenged"]
+    forged = drops["tcp_out_of_window"] + drops["tcp_ack_out_of_range"]
+    for name, number in (("resets", resets), ("data", forged), ("ARP", drops["arp_rate"] + answered)):
+        assert 0.9 * sent <= number, f"{name}: {number} of {sent} counted; {drops}"
+    return f"{sent} of each: {drops}, {answered} ARP replies; {messages} messages in order meanwhile"
 
 
 @scene
