@@ -335,8 +335,7 @@ TEST_F(Frames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
   }
   EXPECT_EQ(stack->stats().half_open, options.max_half_open);
   EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second);
-  EXPECT_EQ(stack->stats().frames_in,
-            options.max_half_open + options.cookies_per_second + dropped(Drop::tcp_syn_rate));
+  EXPECT_EQ(stack->stats().frames_in, options.max_half_open + options.cookies_per_second + dropped(Drop::tcp_syn_rate));
   EXPECT_EQ(stack->stats().connections, 0u);
 
   // Beyond the rate only who repeats himself is answered, and that he is once for each repetition.
