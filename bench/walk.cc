@@ -27,15 +27,18 @@ class Inline final : public core::Workers {
 
 class Walk {
  public:
-  Walk() : server_({}, {.id = "NBENCH", .name = "bench"}, {1, 2}, log_, workers_) {
-    shard_ = std::make_unique<core::Shard>(server_, 0, 1, nullptr, 42, now_ns_, now_ns_);
-    shard_->set_waker([] {});
-    server_.shards.push_back(shard_.get());
+  explicit Walk(uint32_t shards = 1)
+      : server_({}, {.id = "NBENCH", .name = "bench"}, {1, 2}, log_, workers_), rings_(shards, 1 << 18, 1 << 20) {
+    for (uint32_t n = 0; n < shards; ++n) {
+      shards_.push_back(std::make_unique<core::Shard>(server_, n, shards, &rings_, 42 + n, now_ns_, now_ns_));
+      shards_.back()->set_waker([] {});
+      server_.shards.push_back(shards_.back().get());
+    }
   }
 
   core::Session& connect(const std::string& text) {
-    shard_->begin_turn(now_ns_, now_ns_);
-    core::Session& session = *shard_->open_client(conns_++, "127.0.0.1", 1);
+    shards_[0]->begin_turn(now_ns_, now_ns_);
+    core::Session& session = *shards_[0]->open_client(conns_++, "127.0.0.1", 1);
     session.feed("CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\n" + text);
     end();
     return session;
@@ -43,15 +46,25 @@ class Walk {
 
   void feed(core::Session& from, std::string_view bytes) {
     now_ns_ += 100'000;
-    shard_->begin_turn(now_ns_, now_ns_);
+    shards_[0]->begin_turn(now_ns_, now_ns_);
     from.feed(bytes);
     end();
   }
 
+  // The other shards take what has crossed.
+  void others() {
+    for (size_t n = 1; n < shards_.size(); ++n) {
+      shards_[n]->begin_turn(now_ns_, now_ns_);
+      shards_[n]->drain_rings();
+      shards_[n]->end_turn();
+    }
+  }
+
  private:
   void end() {
-    shard_->end_turn();
-    for (core::Session* session : shard_->dirty()) {
+    core::Shard& shard = *shards_[0];
+    shard.end_turn();
+    for (core::Session* session : shard.dirty()) {
       session->dirty = false;
       while (!session->outbox.empty()) {
         iovec iov[64];
@@ -61,14 +74,15 @@ class Walk {
         session->outbox.consume(bytes);
       }
     }
-    shard_->dirty().clear();
+    shard.dirty().clear();
   }
 
   core::NullLog log_;
   Inline workers_;
   core::Server server_;
   int64_t now_ns_ = 1'000'000'000;
-  std::unique_ptr<core::Shard> shard_;
+  core::RingMatrix rings_;
+  std::vector<std::unique_ptr<core::Shard>> shards_;
   uint32_t conns_ = 0;
 };
 
@@ -150,6 +164,54 @@ void run(const Scenario& s, int messages) {
   std::printf("%-14s %8.1f ns per message published, %6.1f per message in and out\n", s.name, best, best / (1 + out));
 }
 
+// SUB and UNSUB of ever new inboxes while 1024 are alive, or none: then each pair comes and goes at once. What it costs
+// the shard of the client, and the other shards.
+void run_churn(const char* name, uint32_t shards, uint64_t live, int operations) {
+  constexpr int kPairs = 64;
+  Walk walk(shards);
+  const auto sub = [](std::string& to, uint64_t id) {
+    char text[96];
+    std::snprintf(text, sizeof text, "SUB _INBOX.Churn%08llx.%016llx %llu\r\n",
+                  static_cast<unsigned long long>(id & 0xFF), static_cast<unsigned long long>(id * 0x9E3779B97F4A7C15u),
+                  static_cast<unsigned long long>(id + 1));
+    to += text;
+  };
+  std::string input;
+  uint64_t next = 0;
+  for (; next < live; ++next) sub(input, next);
+  core::Session& from = walk.connect(input);
+  walk.others();
+  double here = 1e30, there = 1e30;
+  const int rounds = 5;
+  for (int r = 0; r < rounds; ++r) {
+    std::chrono::duration<double, std::nano> took_here{}, took_there{};
+    int done = 0;
+    for (; done < operations / rounds || done == 0; done += 2 * kPairs) {
+      input.clear();
+      for (int i = 0; i < kPairs; ++i, ++next) {
+        sub(input, next);
+        input += "UNSUB " + std::to_string(next - live + 1) + "\r\n";
+      }
+      const auto start = std::chrono::steady_clock::now();
+      walk.feed(from, input);
+      const auto middle = std::chrono::steady_clock::now();
+      walk.others();
+      took_here += middle - start;
+      took_there += std::chrono::steady_clock::now() - middle;
+    }
+    here = std::min(here, took_here.count() / done);
+    there = std::min(there, took_there.count() / done);
+  }
+  std::printf("%-14s %8.1f ns per SUB or UNSUB, %6.1f more on the other shards\n", name, here, there);
+}
+
+struct Churn {
+  const char* name;
+  uint32_t shards;
+  uint64_t live;
+};
+constexpr Churn kChurns[] = {{"churn-1", 1, 1024}, {"churn-2", 2, 1024}, {"churn-2-brief", 2, 0}, {"churn-4", 4, 1024}};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -157,6 +219,9 @@ int main(int argc, char** argv) {
   const int messages = argc > 2 ? std::atoi(argv[2]) : 1'000'000;
   for (const Scenario& s : kScenarios) {
     if (name == s.name || (name == "all" && (argc > 3 || s.subjects < 1000000))) run(s, messages);
+  }
+  for (const Churn& c : kChurns) {
+    if (name == c.name || name == "all") run_churn(c.name, c.shards, c.live, messages);
   }
   return 0;
 }

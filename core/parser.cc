@@ -67,6 +67,31 @@ bool is_pub(const char* p) {
   return (p[0] & 0xDF) == 'P' && (p[1] & 0xDF) == 'U' && (p[2] & 0xDF) == 'B' && is_blank(p[3]);
 }
 
+// "SUB " or "UNSUB " in any case: how long it is, 0 for anything else.
+uint32_t interest_verb(std::string_view in) {
+  const char* const p = in.data();
+  const auto is_sub = [](const char* at) {
+    return (at[0] & 0xDF) == 'S' && (at[1] & 0xDF) == 'U' && (at[2] & 0xDF) == 'B' && at[3] == ' ';
+  };
+  if (in.size() < 8) return 0;
+  if (is_sub(p)) return 4;
+  return (p[0] & 0xDF) == 'U' && (p[1] & 0xDF) == 'N' && is_sub(p + 2) ? 6 : 0;
+}
+
+#if defined(__SSE2__)
+// Bit n: byte n is <= 0x20, unsigned: blanks, tabs, CR, LF (and control characters, which callers sort out).
+uint64_t blanks_of_64(const char* at) {
+  const __m128i blank = _mm_set1_epi8(0x20);
+  uint64_t mask = 0;
+  for (int i = 0; i < 4; ++i) {
+    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 16 * i));
+    const int found = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v));
+    mask |= static_cast<uint64_t>(static_cast<uint32_t>(found)) << (16 * i);
+  }
+  return mask;
+}
+#endif
+
 struct Verb {
   std::string_view name;
   Operation::Kind kind;
@@ -113,6 +138,8 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   if (in.size() >= 80 && is_pub(in.data())) {
     const ParseStatus status = fast_pub(in, limits, operation);
     if (status != ParseStatus::kMore) return status;
+  } else if (fast_interest(in, limits, operation) == ParseStatus::kOperation) {
+    return ParseStatus::kOperation;
   }
   const void* lf = std::memchr(in.data(), '\n', in.size());
   if (lf == nullptr) return slow_line(in, limits, operation);
@@ -140,14 +167,7 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
 ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation) {
 #if defined(__SSE2__)
   const char* const base = in.data() + 4;  // in.size() >= 80
-  const __m128i blank = _mm_set1_epi8(0x20);
-  const auto blanks = [&](int i) {
-    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + 16 * i));
-    // Bytes <= 0x20, unsigned: blanks, tabs, CR, LF (and control characters, sorted out below).
-    return static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v))))
-           << (16 * i);
-  };
-  uint64_t mask = blanks(0) | blanks(1) | blanks(2) | blanks(3);
+  uint64_t mask = blanks_of_64(base);
   const auto next = [&] {
     const auto at = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << 63));
     mask &= mask - 1;
@@ -184,6 +204,59 @@ ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, O
   operation.payload = {payload, static_cast<size_t>(size)};
   operation.header_size = 0;
   in.remove_prefix(line + static_cast<size_t>(size) + 2);
+  return ParseStatus::kOperation;
+#else
+  (void)in, (void)limits, (void)operation;
+  return ParseStatus::kMore;
+#endif
+}
+
+// SUB and UNSUB with at most 60 bytes of arguments and single blanks between them. kMore means "not that simple":
+// nothing was taken.
+ParseStatus Parser::fast_interest(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+#if defined(__SSE2__)
+  const uint32_t verb = interest_verb(in);
+  if (verb == 0) return ParseStatus::kMore;
+  const char* const base = in.data() + verb;
+  uint64_t mask;
+  if (in.size() >= 64 + 8) {
+    mask = blanks_of_64(base);
+  } else {
+    // The last lines of a buffer, and the only one of a small write.
+    char end[64] = {};
+    const size_t left = std::min(in.size() - verb, sizeof(end));
+    std::memcpy(end, base, left);
+    mask = blanks_of_64(end) & (left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1);
+  }
+  // Fields end at blanks, the last one at CR LF.
+  uint32_t from = 0;
+  std::array<std::string_view, 3> fields;
+  size_t count = 0;
+  for (;;) {
+    if (mask == 0 || count == fields.size()) return ParseStatus::kMore;
+    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
+    mask &= mask - 1;
+    if (at == from || at > 60) return ParseStatus::kMore;
+    fields[count++] = {base + from, at - from};
+    from = at + 1;
+    if (base[at] == ' ') continue;
+    if (base[at] != '\r' || (mask & uint64_t{1} << from) == 0 || base[from] != '\n') return ParseStatus::kMore;
+    break;
+  }
+  if (from - 1 > limits.max_control_line) return ParseStatus::kMore;
+  if (verb == 4) {
+    if (count < 2) return ParseStatus::kMore;
+    operation.kind = Operation::Kind::kSub;
+    operation.subject = fields[0];
+    operation.queue = count == 3 ? fields[1] : std::string_view();
+    operation.sid = fields[count - 1];
+  } else {
+    if (count > 2) return ParseStatus::kMore;
+    operation.kind = Operation::Kind::kUnsub;
+    operation.sid = fields[0];
+    operation.max = count == 2 ? parse_size(fields[1]) : -1;
+  }
+  in.remove_prefix(verb + from + 1);
   return ParseStatus::kOperation;
 #else
   (void)in, (void)limits, (void)operation;

@@ -62,6 +62,7 @@ class Parser {
   ParseStatus parse_line(std::string_view line, const ParserLimits& limits, Operation& operation);
   ParseStatus parse_pub(std::string_view args, bool headers, const ParserLimits& limits, Operation& operation);
   ParseStatus fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation);
+  ParseStatus fast_interest(std::string_view& in, const ParserLimits& limits, Operation& operation);
   ParseStatus take_payload(std::string_view& in, Operation& operation);
   ParseStatus slow_line(std::string_view& in, const ParserLimits& limits, Operation& operation);
   void keep_arguments(const Operation& operation);
