@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cluster/gateways.h"
+#include "cluster/route_settings.h"
 #include "core/gateway_reply.h"
 #include "core/go_format.h"
 #include "core/subject.h"
@@ -17,6 +18,8 @@ using core::CloseReason;
 using core::Side;
 
 constexpr int64_t kGossip = 1, kAllSubsStart = 2, kAllSubsComplete = 3;  // gateway_cmd
+constexpr core::OriginId kGuess = 1;  // origin of the subscription that stands for a guess
+constexpr std::string_view kEverything = ">";
 constexpr int64_t kRecentNs = 2'000'000'000;  // an inbox younger than this may be unknown to the other cluster
 
 std::string base64(std::string_view text) {
@@ -93,7 +96,8 @@ void GatewaySession::on_operation(const PeerOperation& operation) {
       return outbound_ ? on_unsub(operation) : protocol_violation(operation.text);
     case PeerVerb::kAccountSub:
     case PeerVerb::kAccountUnsub:
-      return;  // of a peer in optimistic mode; nothing is assumed here that it could change
+      if (!outbound_) return protocol_violation(operation.text);
+      return on_account_wanted(operation.text, operation.verb == PeerVerb::kAccountSub);
     case PeerVerb::kRoutedMessage:
     case PeerVerb::kHeaderMessage:
       return on_message(operation);
@@ -183,6 +187,7 @@ void GatewaySession::on_outbound_info(const PeerInfo& info, bool first) {
   if (first) {
     headers = settings.headers && info.headers;
     old_prefix_ = !info.gateway_nrp;
+    interest_only_ = info.gateway_iom;
     PeerConnect connect;
     connect.echo = false;
     connect.user = url_.user.empty() ? settings.user : url_.user;
@@ -199,6 +204,10 @@ void GatewaySession::on_outbound_info(const PeerInfo& info, bool first) {
                             fmt::format("{}{}.>", core::kGatewayReply, gateway_hash(name_)), {}, 1);
     shard.add_peer_interest(*this, account, Side::kReplies,
                             fmt::format("{}{}.>", core::kOldGatewayReply, old_gateway_hash(name_)), {}, 1);
+    if (!interest_only_) {
+      guess(account);
+      for (const std::string& each : gateways_.accounts_with_leafnodes()) leafnode_connected(each);
+    }
     start_pings();
   }
   gateways_.tell_cluster(info.gateway, info.gateway_urls);
@@ -228,6 +237,8 @@ void GatewaySession::on_command(const PeerInfo& info) {
   }
   if (modes_.size() >= kMostAccounts && !modes_.contains(*account)) return;
   modes_[*account] = info.gateway_cmd == kAllSubsStart ? InterestMode::kTransitioning : InterestMode::kInterestOnly;
+  if (interest_only_ || info.gateway_cmd == kAllSubsStart) return;
+  if (core::Account* known = find_account(*account)) stop_guessing(*known);
 }
 
 // INFO with a command and nothing else in it.
@@ -293,6 +304,16 @@ void GatewaySession::on_sub(const PeerOperation& operation) {
     shard.server().log.error("{} - more than {} subscriptions from one gateway", label(), kMostInterest);
     return close(CloseReason::kProtocolViolation);
   }
+  if (optimistic(*account)) {
+    if (tokens.size() == 2) {
+      // Takes back what RS- said; a pattern for all it covers.
+      const auto at = guesses_.find(account->number);
+      if (at == guesses_.end()) return;
+      std::erase_if(at->second.unwanted, [&](const std::string& each) { return core::match_subject(tokens[1], each); });
+      return;
+    }
+    guess(*account);  // who has a queue group has not said A-
+  }
   shard.add_peer_interest(*this, *account, Side::kGateways, tokens[1], tokens.size() == 4 ? tokens[2] : "", 1);
 }
 
@@ -302,7 +323,62 @@ void GatewaySession::on_unsub(const PeerOperation& operation) {
   core::Account* account = find_account(tokens[0]);
   count_interest();
   if (account == nullptr) return;
+  if (optimistic(*account) && tokens.size() == 2) {
+    auto& unwanted = guesses_[account->number].unwanted;
+    if (unwanted.size() < kMostUnwanted) unwanted.emplace(tokens[1]);
+    modes_.try_emplace(account->name, InterestMode::kOptimistic);
+    return;
+  }
   shard.remove_peer_interest(*this, *account, Side::kGateways, tokens[1], tokens.size() == 3 ? tokens[2] : "");
+}
+
+// ---------------------------------------------------------------------------------------------------- optimistic mode
+
+bool GatewaySession::optimistic(const core::Account& account) const {
+  if (interest_only_) return false;
+  const auto at = modes_.find(account.name);
+  return at == modes_.end() || at->second == InterestMode::kOptimistic;
+}
+
+void GatewaySession::guess(core::Account& account) {
+  Guess& to = guesses_[account.number];
+  if (to.everything == nullptr)
+    to.everything = shard.add_peer_interest(*this, account, Side::kGateways, kEverything, {}, 1, kGuess);
+}
+
+void GatewaySession::stop_guessing(core::Account& account) {
+  const auto at = guesses_.find(account.number);
+  if (at == guesses_.end()) return;
+  core::Subscription* everything = at->second.everything;
+  guesses_.erase(at);
+  if (everything != nullptr) shard.remove_subscription(*everything);
+}
+
+// A+ and A-: of an account nobody there has subscribed in.
+void GatewaySession::on_account_wanted(std::string_view name, bool wanted) {
+  count_interest();
+  core::Account* account = find_account(name);
+  if (account == nullptr || !optimistic(*account)) return;
+  modes_.try_emplace(account->name, InterestMode::kOptimistic);
+  stop_guessing(*account);
+  if (wanted) guess(*account);
+}
+
+// Nobody here can be subscribed in an account that does not exist.
+void GatewaySession::answer_no_account(std::string_view name) {
+  if (modes_.contains(name) || modes_.size() >= kMostAccounts) return;
+  modes_.emplace(name, InterestMode::kOptimistic);
+  send_line(fmt::format("A- {}\r\n", name));
+}
+
+// nats-server listens for this event in the system account.
+void GatewaySession::leafnode_connected(const std::string& account) {
+  if (interest_only_ || !registered_ || closing()) return;
+  const core::ServerIdentity& identity = shard.server().identity;
+  const std::string event = fmt::format(R"({{"server":{{"name":{},"id":{}}},"acc":{}}})", core::quote(identity.name),
+                                        core::quote(identity.id), core::quote(account));
+  send_line(fmt::format("RMSG {0} {0}.ACCOUNT.{1}.LEAFNODE.CONNECT {2}\r\n{3}\r\n", kSystemAccountName, account,
+                        event.size(), event));
 }
 
 bool GatewaySession::describe(core::GatewayRow& row, const core::GatewayzQuery& query) const {
@@ -320,7 +396,7 @@ bool GatewaySession::describe(core::GatewayRow& row, const core::GatewayzQuery& 
   }
   if (!outbound_) return true;
   for (const core::Subscription* sub : interest()) {
-    if (sub->side != Side::kGateways) continue;
+    if (sub->side != Side::kGateways || sub->origin() == kGuess) continue;
     core::Account& account = shard.account(sub->peer_place().account);
     const auto at = std::find_if(row.accounts.begin(), row.accounts.end(),
                                  [&](const auto& each) { return each.name == account.name; });
@@ -338,6 +414,13 @@ bool GatewaySession::describe(core::GatewayRow& row, const core::GatewayzQuery& 
 }
 
 // ---------------------------------------------------------------------------------------------------- messages
+
+bool GatewaySession::accepts(const core::Message& message, const core::Subscription& sub) {
+  if (sub.origin() != kGuess) [[likely]]
+    return true;
+  const auto at = guesses_.find(sub.peer_place().account);
+  return at == guesses_.end() || !at->second.unwanted.contains(std::string(message.subject));
+}
 
 // The interest of an inbox this server has known for less than two seconds may not have reached the other cluster.
 bool GatewaySession::reply_needs_a_way_back(const core::Account& account, std::string_view reply) const {
@@ -398,7 +481,7 @@ void GatewaySession::on_message(const PeerOperation& operation) {
     message.queues = tokens.subspan(first);
   }
   core::Account* account = find_account(tokens[0]);
-  if (account == nullptr) return;
+  if (account == nullptr) return answer_no_account(tokens[0]);
   if (core::is_gateway_reply(message.subject)) [[unlikely]] {
     deliver_gateway_reply(gateways_.settings(), *this, *account, message);
     return;

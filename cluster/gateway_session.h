@@ -7,9 +7,12 @@
 //             cluster: only one shard has to know all distances. Other shards reach them by the ring, as any peer.
 //   inbound   we accepted: we tell the peer what our cluster wants, clients, leafnodes and routes together, and take
 //             messages for them.
-// Interest-only mode throughout: since nats-server 2.9 both sides announce it (gateway_iom), every account is switched
-// at once, and a peer that knows nothing of an account takes it for not interested. A peer that does not announce it is
-// told every account just the same, and of its own interest we believe only what it says.
+// Interest modes: since nats-server 2.9 both sides announce interest-only mode (gateway_iom), every account is switched
+// at once (gateway_cmd 2, RS+ ..., 3), and a peer that knows nothing of an account takes it for not interested. Inbound
+// we do that whatever the peer announces: older ones understand the commands, too. Outbound to an older peer is
+// optimistic until that peer switches an account itself: everything is sent (a subscription to all, with an origin of
+// its own), but for subjects it has answered with RS- and accounts it has answered with A-. It switches after 1000 RS-,
+// or when a leafnode of ours connects, whom a guess would mislead.
 //
 // Mapped replies (core/gateway_reply.h): outbound writes the way back into the reply of a request whose inbox is young;
 // inbound takes such a subject apart, delivers it, or passes it on to the server of the cluster that it names.
@@ -20,6 +23,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "cluster/gateway_settings.h"
@@ -45,6 +49,8 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   bool outbound() const { return outbound_; }
   const std::string& gateway_name() const { return name_; }
   void say(std::string_view line) { send_line(line); }
+  // Outbound: a leafnode of this account is connected to us. A peer in optimistic mode is asked to tell all interest.
+  void leafnode_connected(const std::string& account);
 
   bool describe(core::GatewayRow& row, const core::GatewayzQuery& query) const override;
   using PeerLink::describe;
@@ -57,6 +63,7 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   std::string_view error_word() const override { return "Gateway"; }
 
   // Session: messages out
+  bool accepts(const core::Message& message, const core::Subscription& sub) override;
   void message_line(std::string& line, const core::Account& account, const core::Message& message,
                     const core::PeerTarget& target) override;
 
@@ -77,6 +84,11 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   void on_sub(const PeerOperation& operation);
   void on_unsub(const PeerOperation& operation);
   void on_message(const PeerOperation& operation);
+  void on_account_wanted(std::string_view name, bool wanted);
+  void answer_no_account(std::string_view name);
+  void guess(core::Account& account);
+  void stop_guessing(core::Account& account);
+  bool optimistic(const core::Account& account) const;
   void announce_account(const std::string& account, int command);
   core::Account* find_account(std::string_view name);
   bool reply_needs_a_way_back(const core::Account& account, std::string_view reply) const;
@@ -84,6 +96,7 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   static constexpr size_t kMostInterest = 1 << 24;       // of one peer
   static constexpr size_t kReplayPending = 1024 * 1024;  // bytes that wait before the replay of our interest pauses
   static constexpr size_t kMostAccounts = 1024;          // whose modes are remembered
+  static constexpr size_t kMostUnwanted = 1 << 16;       // RS- of one account remembered; nats-server sends 1000
 
   Gateways& gateways_;
   const bool outbound_;
@@ -94,10 +107,16 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   bool registered_ = false;
   bool old_prefix_ = false;  // the peer knows only $GR.
   bool replayed_ = false;
+  bool interest_only_ = true;  // outbound: the peer says all it wants, from the start
 
   core::ToldInterest told_;
   std::map<std::string, InterestMode, std::less<>> modes_;  // by account: what we announced, or were
-  std::vector<std::string_view> queues_;                    // of the message in hand
+  // Outbound, of an account the peer has not switched.
+  struct Guess {
+    core::Subscription* everything = nullptr;  // null after A-
+    std::unordered_set<std::string> unwanted;  // after RS-
+  };
+  std::map<uint32_t, Guess> guesses_;  // by account number
 };
 
 // A message of a peer whose subject is a mapped reply (is_gateway_reply): taken apart, delivered here or passed on

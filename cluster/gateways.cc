@@ -162,6 +162,17 @@ void Gateways::heard_of(std::string name, std::vector<std::string> urls) {
   on_home([this, name = std::move(name), urls = std::move(urls)] { add_implicit(name, urls); });
 }
 
+void Gateways::leafnode_connected(const std::string& account) {
+  on_home([this, account] {
+    leafnode_accounts_.insert(account);
+    for (const auto& [name, remote] : remotes_) {
+      if (remote->outbound == 0) continue;
+      if (auto* session = static_cast<GatewaySession*>(home().find(remote->outbound)))
+        session->leafnode_connected(account);
+    }
+  });
+}
+
 void Gateways::add_implicit(const std::string& name, const std::vector<std::string>& urls) {
   if (name == settings_.name || stopping_.load(std::memory_order_relaxed)) return;
   auto at = remotes_.find(name);

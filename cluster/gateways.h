@@ -64,6 +64,8 @@ class Gateways {
   bool is_own_server(std::string_view name) const;
   // A cluster of that name exists; its URLs. From gossip, or from a member of this cluster.
   void heard_of(std::string name, std::vector<std::string> urls);
+  // A leafnode of that account has connected: older peers have to say what they want of it, without being guessed at.
+  void leafnode_connected(const std::string& account);
 
   // --- gateway sessions, on their shard
   bool register_outbound(GatewaySession& session);
@@ -71,6 +73,8 @@ class Gateways {
   void learn_urls(std::string name, std::vector<std::string> urls);
   void tell_cluster(std::string name, std::vector<std::string> urls);
   void farewell(GatewaySession& session, bool registered);
+  // Outbound sessions only: they live on shard 0.
+  const std::set<std::string>& accounts_with_leafnodes() const { return leafnode_accounts_; }
 
  private:
   struct Ref {
@@ -118,6 +122,7 @@ class Gateways {
   // --- home's
   core::Random random_;
   std::set<std::string> cluster_urls_;  // of the other members
+  std::set<std::string> leafnode_accounts_;
   std::map<std::string, std::unique_ptr<Remote>> remotes_;
   std::map<uint64_t, std::pair<Ref, std::string>> inbound_;  // by cid: where, and the cluster's name
 };

@@ -51,6 +51,8 @@ class LeafNodes {
   void set_cluster_urls(const std::vector<std::string>& urls);
   // "host:port" of our own listener, as others should know it; empty without one.
   const std::string& own_url() const { return own_url_; }
+  // Set before the shards run: told of every leafnode connection's account, on its shard.
+  std::function<void(const std::string& account)> on_connected;
 
   // --- for sessions and remotes, any thread ---
   core::Server& server() { return server_; }

@@ -381,6 +381,7 @@ void LeafSession::come_up() {
     tell(subject, {}, 1);
   }
   shard.listen_to_interest(*this);
+  if (nodes_.on_connected) nodes_.on_connected(account->name);
   start_pings();
 }
 

@@ -82,6 +82,8 @@ std::string Peering::open() {
     if (error = listen("router", cluster.host, cluster.port, routes_); !error.empty()) return error;
     mesh_ = std::make_unique<Mesh>(server_, dialer_, plan_mesh(), seed_);
   }
+  if (leafs_ != nullptr && gateways_ != nullptr)
+    leafs_->on_connected = [this](const std::string& account) { gateways_->leafnode_connected(account); };
   if (mesh_ != nullptr && leafs_ != nullptr)
     mesh_->on_leafnode_urls = [this](const std::vector<std::string>& urls) { leafs_->set_cluster_urls(urls); };
   if (mesh_ != nullptr && gateways_ != nullptr) {

@@ -32,20 +32,21 @@ POOL = 3  # nats-server's default
 
 
 class Program:
-    """A server to make clusters of. letter: P Peregrine, N the newest nats-server, D Debian's nats-server 2.9."""
+    """A server to make clusters of. letter: P Peregrine, N the newest nats-server, D Debian's nats-server 2.9, O nats-server 2.8, the last
+    whose gateways guess (optimistic mode)."""
 
     def __init__(self, letter, binary, arguments=()):
         self.letter, self.binary, self.arguments = letter, str(binary), list(arguments)
-        self.pools = letter != "D"
-        self.compresses = letter != "D"
+        self.pools = letter not in "DO"
+        self.compresses = letter not in "DO"
         self.own = letter == "P"
 
 
-def programs(server=None, arguments=(), newest=None, debian=None):
+def programs(server=None, arguments=(), newest=None, debian=None, optimistic=None):
     """The programs there are, by letter."""
     found = {}
     for letter, binary in (("P", server or default_server()), ("N", newest or os.environ.get("NATS_SERVER") or shutil.which("nats-server")),
-                           ("D", debian or "/usr/sbin/nats-server")):
+                           ("D", debian or "/usr/sbin/nats-server"), ("O", optimistic or os.environ.get("NATS_SERVER_28"))):
         if binary and os.path.exists(binary):
             found[letter] = Program(letter, os.path.abspath(binary), arguments if letter == "P" else ())
     return found

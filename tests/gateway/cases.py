@@ -1,20 +1,25 @@
 """What must hold between clusters, whatever servers they are made of."""
 
+import base64
 import collections
+import json
 import random
 import socket
 import time
 
-from broker import until
+from across import barrier, conversation
+from broker import free_port, until
+from nodes import HOST, Cluster, Node
 from registry import check, equal
 from supercluster import SuperCluster
 
 CASES = []
 
 
-def case(short=False):
+def case(short=False, mixes=None):
+    """short: scripts/check holds it; mixes: instead of the usual ones, (for scripts/check, for a whole run)."""
     def register(body):
-        body.short = short
+        body.short, body.mixes = short, mixes
         CASES.append(body)
         return body
     return register
@@ -56,6 +61,16 @@ def every_kind_between_all_clusters(mix):
                 check(got == payloads, f"from {places(mix)[sender]} to {places(mix)[number]}: other payloads, or in another order")
             heads = sorted(m.headers for m in star[number].messages if m.headers)
             equal(heads, sorted(b"NATS/1.0\r\nFrom: %d\r\n\r\n" % n for n in range(len(readers)) if n != number), "headers")
+
+
+@case(short=True, mixes=(["P/N", "D/P", "P/O"], ["PP/NN", "NN/PP", "PP/DD", "DD/PP", "PP/PP", "PP/O", "OO/P", "PP/OO/N", "NP/PN"]))
+def the_whole_conversation(mix):
+    """The conversation suite between every two clusters, both ways, in the interest modes the servers use with each other."""
+    with SuperCluster(mix) as world:
+        world.start()
+        for i in range(len(mix)):
+            for k in range(i):
+                conversation(lambda i=i: world.client(i, len(mix[i]) - 1), lambda k=k: world.client(k, 0))
 
 
 @case(short=True)
@@ -163,6 +178,8 @@ def clusters_find_each_other(mix):
             client.publish("t.hello", b"x")
         for client, sub in subs:
             equal(len(sub.wait(len(mix) - 1)), len(mix) - 1, "greetings")
+        # The two ends of the chain were never told of each other.
+        conversation(lambda: world.client(0, 0), lambda: world.client(len(mix) - 1, len(mix[-1]) - 1))
 
 
 @case()
@@ -216,3 +233,279 @@ def strangers_at_the_port(mix):
             check(b"-ERR 'Connection to gateway \"c%d\" rejected'" % (i + 1) in got, f"an unknown cluster was told {got[-200:]!r}")
             say(b"GARBAGE\r\n")
         world.formed()
+
+
+# ---------------------------------------------------------------------------------------------------- interest modes
+
+
+def mode_of(node, cluster, account="$G"):
+    """How this node's outbound connection to that cluster treats the account; None: it says nothing of it."""
+    remote = (node.get_json("/gatewayz?accs=1").get("outbound_gateways") or {}).get(cluster) or {}
+    for row in remote.get("accounts") or []:
+        if row["name"] == account:
+            return row["interest_mode"]
+    return None
+
+
+@case(short=True, mixes=(["P/N", "D/P"], ["P/N", "N/P", "P/D", "D/P", "P/P"]))
+def interest_only_from_the_start(mix):
+    """Since 2.9 both ends announce it: nothing is sent that nobody wants, in either direction."""
+    with SuperCluster(mix) as world:
+        world.start()
+        for i in (0, 1):
+            node = world.clusters[i][0]
+            check(until(lambda: mode_of(node, f"c{2 - i}") == "Interest-Only", 10, 0.05), f"{node.name}: {mode_of(node, f'c{2 - i}')}")
+            world.client(1 - i, 0).sub("t.other")
+            publisher = world.client(i, 0)
+            for n in range(50):
+                publisher.publish(f"t.{n}")
+            publisher.flush()
+            time.sleep(0.2)
+            outbound = node.get_json("/gatewayz")["outbound_gateways"][f"c{2 - i}"]["connection"]
+            equal(outbound["out_msgs"], 0, f"messages {node.name} sent for nobody")
+
+
+@case(short=True, mixes=(["P/O"], ["P/O", "PP/O", "N/O"]))
+def guesses_until_told(mix):
+    """An older peer: everything is sent, but for what it has refused; after a thousand refusals it tells all it wants."""
+    with SuperCluster(mix) as world:
+        world.start()
+        node = world.clusters[0][-1]
+        other = world.client(1, 0)
+        other.sub("t.wanted")  # so that it is subjects that are refused, not the account
+        publisher = world.client(0, -1)
+        barrier(other, publisher)
+
+        def sent():
+            return node.get_json("/gatewayz")["outbound_gateways"]["c2"]["connection"]["out_msgs"]
+        start = sent()
+        publisher.publish("t.unwanted")
+        publisher.flush()
+        check(until(lambda: sent() > start, 5), "not even a guess")
+        check(until(lambda: mode_of(node, "c2") == "Optimistic", 5), f"mode {mode_of(node, 'c2')}")
+        time.sleep(0.3)
+        start = sent()
+        for _ in range(100):
+            publisher.publish("t.unwanted")
+        publisher.flush()
+        time.sleep(0.3)
+        equal(sent(), start, "messages sent though they are not wanted")
+        # Wanted now, by a pattern: told with RS+, and sent again.
+        late = other.sub("t.*")
+        check(until(lambda: publisher.publish("t.unwanted", b"late") or publisher.flush() or late.count(), 10, 0.05), "what was refused is never sent again")
+        other.unsub(late)
+        other.flush()
+        for n in range(1100):
+            publisher.publish(f"t.nobody.{n}")
+            if n % 100 == 0:
+                publisher.flush()
+        publisher.flush()
+        check(until(lambda: mode_of(node, "c2") == "Interest-Only", 10, 0.05), f"mode after 1100 refusals: {mode_of(node, 'c2')}")
+        time.sleep(0.3)
+        start = sent()
+        for n in range(100):
+            publisher.publish(f"t.other.{n}")
+        publisher.publish("t.wanted")
+        publisher.flush()
+        time.sleep(0.3)
+        equal(sent(), start + 1, "messages sent to a peer that told all it wants")
+        conversation(lambda: world.client(0, 0), lambda: world.client(1, 0))
+
+
+class RawPeer:
+    """The other cluster, by hand: listens, and says what it likes. `iom`: whether it announces interest-only mode."""
+
+    def __init__(self, iom=False):
+        self.listener = socket.create_server((HOST, free_port()))
+        self.listener.settimeout(20)
+        self.port = self.listener.getsockname()[1]
+        self.iom = iom
+
+    def accept(self):
+        self.sock, _ = self.listener.accept()
+        self.sock.settimeout(10)
+        self.file = self.sock.makefile("rb")
+        info = {"server_id": "NRAW", "server_name": "raw", "version": "2.8.0", "host": HOST, "port": self.port, "headers": True,
+                "max_payload": 1 << 20, "gateway": "raw", "gateway_urls": [f"{HOST}:{self.port}"], "gateway_nrp": True}
+        if self.iom:
+            info["gateway_iom"] = True
+        self.say("INFO " + json.dumps(info))
+        self.until("INFO")
+        self.say("PING")
+        self.until("PONG")
+        return self
+
+    def say(self, *lines):
+        self.sock.sendall("".join(line + "\r\n" for line in lines).encode())
+
+    def command(self, number, account="$G"):
+        payload = base64.b64encode(account.encode()).decode()
+        self.say("INFO " + json.dumps({"gateway": "raw", "gateway_cmd": number, "gateway_cmd_payload": payload}))
+
+    def until(self, word):
+        """Lines up to the first that begins with `word`; PINGs are answered, PINGs and PONGs not shown."""
+        lines = []
+        while True:
+            line = self.file.readline().decode().rstrip("\r\n")
+            if line == "PING":
+                self.say("PONG")
+            elif line != "PONG" or word == "PONG":
+                lines.append(line)
+            if line.startswith(word):
+                return lines
+
+    def settled(self):
+        """What it sent so far has been taken in; what came meanwhile."""
+        self.say("PING")
+        return self.until("PONG")
+
+    def close(self):
+        self.sock.close()
+        self.listener.close()
+
+
+def with_raw_peer(program, iom, body):
+    peer = RawPeer(iom)
+    gateway = f'gateway {{ name: c1, listen: "{HOST}:{free_port()}", gateways: [ {{ name: raw, url: "nats://{HOST}:{peer.port}" }} ] }}'
+    with Cluster([program], extra=gateway) as cluster:
+        try:
+            cluster.start()
+            peer.accept()
+            client = cluster.client(0)
+            got = client.sub("_INBOX.x")
+
+            def sends(*subjects):
+                """Which of these subjects it is sent; the rest are asked about, and the asker told that nobody is there."""
+                before = got.count()
+                for subject in subjects:
+                    client.publish(subject, subject, reply="_INBOX.x")
+                client.flush()
+                peer.say("RS+ $G mark q 1")
+                lines = peer.settled()
+                client.publish("mark", b"end")
+                lines += peer.until("RMSG $G mark")
+                peer.file.readline()
+                sent = [line.split(" ")[2] for line in lines if line.startswith("RMSG $G")][:-1]
+                refused = len(subjects) - len(sent)
+                until(lambda: got.count() >= before + refused, 1)
+                equal(got.count() - before, refused, f"503s; sent were {sent}")
+                return sent
+            body(peer, sends, cluster[0])
+        finally:
+            peer.close()
+
+
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def optimistic_word_for_word(mix):
+    def guesses(peer, sends, _):
+        equal(sends("a", "b.c"), ["a", "b.c"], "sent without knowing anything")
+        peer.say("RS- $G a", "RS- $G b.c", "RS- $G b.d")
+        peer.settled()
+        equal(sends("a", "b.c", "x"), ["x"], "after RS-")
+        peer.say("RS+ $G b.*")
+        peer.settled()
+        equal(sends("a", "b.c", "b.d"), ["b.c", "b.d"], "after RS+ of a pattern")
+        peer.say("RS+ $G a", "RS- $G mark q")
+        peer.settled()
+        equal(sends("a"), ["a"], "after RS+")
+        peer.say("RS- $G mark q", "A- $G")
+        peer.settled()
+        equal(sends("z"), [], "after A-")
+        # sends() itself had a queue group come: whoever has one is interested in the account again.
+        equal(sends("z"), ["z"], "after a queue group came")
+        peer.say("RS- $G mark q", "A- $G")
+        peer.settled()
+        peer.say("A+ $G")
+        peer.settled()
+        equal(sends("z"), ["z"], "after A+")
+        peer.say("RS- $G gone")
+        peer.settled()
+        # Too many refusals: it tells all. Until it is through, both count.
+        peer.command(2)
+        peer.say("RS+ $G only.*", "RS+ $G one", "RS- $G one")
+        peer.settled()
+        equal(sends("gone", "z", "only.x"), ["z", "only.x"], "while all interest is being told")
+        peer.command(3)
+        peer.settled()
+        equal(sends("gone", "z", "only.x", "one"), ["only.x"], "when all interest is told")
+        peer.say("RS- $G only.*")
+        peer.settled()
+        equal(sends("only.x"), [], "when it is taken back")
+
+    def knows(peer, sends, _):
+        equal(sends("a", "b.c"), [], "sent to a peer that has told nothing")
+        peer.command(2)
+        peer.say("RS+ $G a")
+        peer.command(3)
+        peer.settled()
+        equal(sends("a", "b.c"), ["a"], "after all interest")
+    with_raw_peer(mix[0][0], False, guesses)
+    with_raw_peer(mix[0][0], True, knows)
+
+
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def accounts_nobody_has(mix):
+    """A message in an account that does not exist here is answered with A-, once; one for an account that does is not."""
+    port = free_port()
+    with Cluster([mix[0][0]], extra=f'gateway {{ name: c1, listen: "{HOST}:{port}" }}') as cluster:
+        cluster.start()
+        with socket.create_connection((HOST, port)) as sock:
+            sock.settimeout(10)
+            file = sock.makefile("rb")
+
+            def say(*lines):
+                sock.sendall("".join(line + "\r\n" for line in lines).encode())
+
+            def until_pong():
+                lines = []
+                while (line := file.readline().decode().rstrip("\r\n")) != "PONG":
+                    if line == "PING":
+                        say("PONG")
+                    lines.append(line)
+                return lines
+            info = {"server_id": "NRAW", "server_name": "raw", "version": "2.8.0", "host": HOST, "port": 1, "max_payload": 1 << 20,
+                    "gateway": "raw", "gateway_urls": [f"{HOST}:1"], "gateway_nrp": True}
+            say('CONNECT {"verbose":false,"pedantic":false,"name":"NRAW","gateway":"raw"}', "INFO " + json.dumps(info), "PING")
+            commands = []
+            while 3 not in commands:
+                commands += [json.loads(line[5:]).get("gateway_cmd") for line in until_pong() if line.startswith("INFO")]
+                say("PING")
+            check(2 in commands, "the start of all interest")
+            until_pong()
+            say("RMSG nobody a 1", "x", "RMSG nobody b 1", "x", "RMSG $G a 1", "x", "PING")
+            equal([line for line in until_pong() if line.startswith(("A", "RS"))], ["A- nobody"], "answers")
+
+
+@case(short=True, mixes=(["P/O"], ["P/O", "N/O"]))
+def a_leafnode_ends_the_guessing(mix):
+    """A hub has to know what other clusters want, or its leafnodes would send nothing: with the first one it asks."""
+    port = free_port()
+    system = "" if mix[0][0].own else 'accounts { "$SYS": { users: [ { user: sys, password: sys } ] } }\nsystem_account: "$SYS"\n'
+    with SuperCluster(mix, extra=f'{system}leafnodes {{ listen: "{HOST}:{port}" }}\n') as world:
+        world.clusters[1].extra[0] = world.clusters[1].extra[0].replace(f'leafnodes {{ listen: "{HOST}:{port}" }}', "")
+        world.start()
+        far = world.client(1, 0)
+        got = far.sub("t.far")
+        publisher = world.client(0, 0)
+        barrier(far, publisher)
+        publisher.publish("t.nobody")
+        publisher.flush()
+        check(until(lambda: mode_of(world.clusters[0][0], "c2") == "Optimistic", 5), f"mode {mode_of(world.clusters[0][0], 'c2')}")
+        leaf = Node("leaf", mix[0][0])
+        try:
+            leaf.config = (f'server_name: leaf\nlisten: "{HOST}:{leaf.port}"\nhttp: "{HOST}:{leaf.monitor_port}"\n'
+                           f'leafnodes {{ remotes: [ {{ url: "nats://{HOST}:{port}" }} ] }}\n')
+            leaf.start()
+            check(until(lambda: mode_of(world.clusters[0][0], "c2") == "Interest-Only", 10, 0.05), f"mode {mode_of(world.clusters[0][0], 'c2')}")
+
+            def wanted():
+                rows = world.clusters[0][0].get_json("/leafz").get("leafs") or []
+                told = leaf.get_json("/leafz?subs=1")["leafs"]
+                return rows and "t.far" in (told[0].get("subscriptions_list") or []) and ">" not in told[0]["subscriptions_list"]
+            check(until(wanted, 10, 0.05), f"the leafnode was told {leaf.get_json('/leafz?subs=1')}")
+            with leaf.client() as near:
+                near.publish("t.far", b"hello")
+                near.flush()
+                equal([m.payload for m in got.wait(1)], [b"hello"], "from the leafnode")
+        finally:
+            leaf.remove()

@@ -12,21 +12,24 @@ PATIENCE_S = 20
 
 
 def lists_interest(node):
-    return node.program.letter != "D"
+    return node.program.letter not in "DO"
 
 
 class SuperCluster:
-    """clusters[i][j] is node j of cluster i, whose name is c<i+1>. `knows`: for each cluster the clusters it is configured with."""
+    """clusters[i][j] is node j of cluster i, whose name is c<i+1>. `knows`: for each cluster the clusters it is configured with.
+    `hosts`: where they live (world.Host), one each, in order; `extra`: beside the gateway block, of every node."""
 
-    def __init__(self, mix, knows=None, options=""):
+    def __init__(self, mix, knows=None, options="", hosts=None, extra=""):
         self.clusters = []
         self.gateway_ports = []
+        self.hosts = list(hosts or [])
         for i, programs in enumerate(mix):
-            cluster = Cluster(programs, name=f"c{i + 1}")
+            own = [self.hosts.pop(0) for _ in programs] if hosts else None
+            cluster = Cluster(programs, name=f"c{i + 1}", hosts=own)
             for j, node in enumerate(cluster.nodes):
                 node.name = f"c{i + 1}n{j + 1}"
             self.clusters.append(cluster)
-            self.gateway_ports.append([Ports.take() for _ in programs])
+            self.gateway_ports.append([7222 if hosts else Ports.take() for _ in programs])
         everyone = range(len(mix))
         knows = knows or [[other for other in everyone if other != i] for i in everyone]
         for i, cluster in enumerate(self.clusters):
@@ -34,11 +37,13 @@ class SuperCluster:
                 f"    {{ name: c{other + 1}, urls: [{', '.join(self.gateway_url(other, j) for j in range(len(mix[other])))}] }}"
                 for other in knows[i])
             for j in range(len(cluster.nodes)):
-                cluster.extra[j] = (f'gateway {{\n  name: c{i + 1}\n  listen: "{HOST}:{self.gateway_ports[i][j]}"\n'
+                listen = "0.0.0.0" if hosts else HOST
+                cluster.extra[j] = (f'{extra}\ngateway {{\n  name: c{i + 1}\n  listen: "{listen}:{self.gateway_ports[i][j]}"\n'
                                     f"  gateways = [\n{remotes}\n  ]\n  {options}\n}}")
 
     def gateway_url(self, i, j):
-        return f'"nats://{HOST}:{self.gateway_ports[i][j]}"'
+        where = self.clusters[i][j].where
+        return f'"nats://{where.address if where else HOST}:{self.gateway_ports[i][j]}"'
 
     def __enter__(self):
         return self

@@ -67,11 +67,11 @@ HOSTS = {"a1": "172.23.0.2", "a2": "172.23.0.3", "b1": "172.24.0.2", "b2": "172.
 
 
 def run(mix, file_b, mended, yaml=False):
-    """mix: the programs of a1, a2, b1, b2."""
+    """mix: the programs of a1 and a2, of b1 and b2."""
     with World(list(HOSTS)) as world:
         nodes = {}
         try:
-            for host, program in zip(world.hosts, mix):
+            for host, program in zip(world.hosts, [program for cluster in mix for program in cluster]):
                 # One wire for both networks: every host of the tutorial is in both.
                 host.run("ip", "addr", "add", HOSTS[host.name] + "/12", "dev", "eth0")
                 node = Node(host.name, program, host)
