@@ -462,7 +462,7 @@ void GatewaySession::on_message(const PeerOperation& operation) {
   if (tokens.size() < 2) return protocol_violation(operation.text);
   ++traffic.in_msgs;
   traffic.in_bytes += operation.payload.size();
-  shard.count_peer_message(operation.payload.size());
+  shard.count_peer_messages(1, operation.payload.size());
   core::Message message;
   message.subject = tokens[1];
   message.payload = operation.payload;

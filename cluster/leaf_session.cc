@@ -523,7 +523,7 @@ void LeafSession::on_message(const PeerOperation& operation) {
   const size_t bytes = message.payload.size();
   ++traffic.in_msgs;
   traffic.in_bytes += bytes;
-  shard.count_peer_message(bytes);
+  shard.count_peer_messages(1, bytes);
 
   const char first = message.subject.front();
   const bool reply = (first == '_' && message.subject.starts_with(kServiceReply)) ||

@@ -6,6 +6,8 @@
 
 #include "cluster/peer_info.h"
 #include "core/go_format.h"
+#include "core/hash.h"
+#include "core/run.h"
 
 namespace peregrine::cluster {
 namespace {
@@ -123,10 +125,23 @@ void PeerLink::feed(std::string_view in) {
     backlog_.append(in);
     return;
   }
+  think(in);
+  shard.current_run().close();
+}
+
+void PeerLink::think(std::string_view in) {
   std::string decoded;  // of what came behind the switch to a filter
   PeerOperation operation;
+  core::Run& run = shard.current_run();
   for (;;) {
+    if (run.is_open()) run.take_alike(in);
     const PeerStatus status = parser_.next(in, limits_, operation);
+    rest_ = in;
+    if (run.is_open()) {
+      if (status == PeerStatus::kOperation && has_payload(operation.verb) && continues_run(operation)) continue;
+      run.close();
+      if (closing()) return;
+    }
     if (status == PeerStatus::kMore) return;
     if (status != PeerStatus::kOperation) return parse_failed(status, in);
     if (shard.tracing()) [[unlikely]]
@@ -169,6 +184,14 @@ void PeerLink::feed(std::string_view in) {
       return;
     }
   }
+}
+
+bool PeerLink::lies_whole(const PeerOperation& operation) const {
+  return !parser_.last_was_split() && operation.payload.data() + operation.payload.size() + 2 == rest_.data();
+}
+
+bool PeerLink::repeats(const PeerOperation& operation, size_t alike) const {
+  return rest_.size() > alike && core::same_bytes(rest_.data(), line_of(operation), alike);
 }
 
 void PeerLink::wait_for_answer() { hold(core::kHoldPeer); }

@@ -47,7 +47,9 @@ class PeerLink : public core::PeerSession {
   const std::string& remote_name() const { return remote_name_; }
 
  protected:
-  // PING, PONG and +OK do not come here.
+  // A message that may be one more of the run that is open: false if it is not.
+  virtual bool continues_run(const PeerOperation&) { return false; }
+  // PING, PONG and +OK do not come here. No run is open; a message may open one.
   virtual void on_operation(const PeerOperation& operation) = 0;
   // -ERR. As it stands: said in the log and closed.
   virtual void on_error(std::string_view text);
@@ -78,19 +80,28 @@ class PeerLink : public core::PeerSession {
   void send_line(std::string_view line);  // with its CRLF; traced
   void trace_in(const PeerOperation& operation);
 
+  // Of the message in hand: its line and payload lie in one piece in what was received, and what follows there begins
+  // with the first `alike` bytes of the line again.
+  bool lies_whole(const PeerOperation& operation) const;
+  bool repeats(const PeerOperation& operation, size_t alike) const;
+  const char* line_of(const PeerOperation& operation) const { return operation.text.data() - kMessageVerb; }
+  static constexpr size_t kMessageVerb = 5;  // "RMSG "
+
   void protocol_violation(std::string_view what);  // said in the log and closed, without -ERR
 
   std::string remote_name_;
   PeerParser::Limits limits_;
 
  private:
+  void think(std::string_view in);
   void resume_next_turn();
   void parse_failed(PeerStatus status, std::string_view rest);
   void on_ping_due(int64_t now);
 
   const PeerClocks clocks_;
   PeerParser parser_;
-  std::string backlog_;  // input that waits
+  std::string backlog_;    // input that waits
+  std::string_view rest_;  // of the input being worked on, behind the operation in hand
   size_t interest_ops_ = 0;
   bool switched_ = false;
   bool slow_ = false;  // a slow consumer, already said

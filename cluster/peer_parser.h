@@ -64,6 +64,8 @@ class PeerParser {
   // Takes the next operation from the front of `in`, which is shortened by what was used. After an error the parser
   // must not be used again.
   PeerStatus next(std::string_view& in, const Limits& limits, PeerOperation& operation);
+  // The last operation was split across buffers: its views are not into the caller's.
+  bool last_was_split() const { return held_; }
   size_t memory_bytes() const { return line_.capacity() + payload_.capacity(); }
 
  private:

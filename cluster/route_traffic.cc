@@ -7,6 +7,7 @@
 #include "cluster/route_session.h"
 #include "core/gateway_reply.h"
 #include "core/go_format.h"
+#include "core/run.h"
 #include "core/shard.h"
 #include "core/subject.h"
 
@@ -16,6 +17,7 @@ namespace {
 using core::CloseReason;
 using core::Side;
 
+constexpr uint32_t kRestAfterRefusal = 32;   // messages, before a run is tried again
 constexpr size_t kUnknownAccountsSaid = 64;  // how many are named in the log, per connection
 
 // At most nine digits, as sizes everywhere in the protocol; -1 if it is not that.
@@ -179,11 +181,13 @@ void RouteSession::on_message(const PeerOperation& operation) {
       return protocol_violation(operation.text);
     }
   }
+  core::Account* account = find_account(name);
+  const bool plain = operation.verb == PeerVerb::kRoutedMessage && tokens.size() == 1;
+  if (plain && account != nullptr && opens_run(operation, *account, message.subject)) return;
   const size_t size = message.payload.size();
   ++traffic.in_msgs;
   traffic.in_bytes += size;
-  shard.count_peer_message(size);
-  core::Account* account = find_account(name);
+  shard.count_peer_messages(1, size);
   if (account == nullptr) return;
   message.from = this;
   message.source = core::SessionKind::kRoute;
@@ -193,6 +197,36 @@ void RouteSession::on_message(const PeerOperation& operation) {
     return;
   }
   shard.delivery().publish(*account, message);
+}
+
+// More like it follow: they are delivered together.
+bool RouteSession::opens_run(const PeerOperation& operation, core::Account& account, std::string_view subject) {
+  if (singly_ > 0) {
+    --singly_;
+    return false;
+  }
+  if (shard.tracing() || !lies_whole(operation) || subject.front() == '$' || subject.front() == '_') return false;
+  const char* const line = line_of(operation);
+  const std::string_view prefix(line, static_cast<size_t>(subject.data() - line));
+  if (!prefix.starts_with("RMSG ") || !repeats(operation, prefix.size() + subject.size() + 1)) return false;
+  core::Operation message;
+  message.kind = core::Operation::Kind::kPub;
+  message.subject = subject;
+  message.payload = operation.payload;
+  if (shard.current_run().open(this, account, message, prefix)) return true;
+  singly_ = kRestAfterRefusal;
+  return false;
+}
+
+bool RouteSession::continues_run(const PeerOperation& operation) {
+  const size_t tokens = origin_.account.empty() ? 2 : 1;
+  if (operation.verb != PeerVerb::kRoutedMessage || operation.tokens.size() != tokens || !lies_whole(operation))
+    return false;
+  core::Operation message;
+  message.kind = core::Operation::Kind::kPub;
+  message.subject = operation.tokens.back();
+  message.payload = operation.payload;
+  return shard.current_run().add(message);
 }
 
 // ---------------------------------------------------------------------------------------------------- our interest out

@@ -138,11 +138,16 @@ struct NobodyRecord {
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + reply_size; }
 };
 
-// Messages of one publisher on one subject, for the target shard's own plain subscriptions: whole PUB frames without a
-// reply follow as they were received (run.h).
+// Messages of one publisher on one subject, for the target shard's own plain subscriptions on `sides`: whole frames
+// without a reply follow as they were received, each beginning with the same `prefix_size` bytes and the subject
+// (run.h).
 struct FramesRecord {
   CrossingType type = CrossingType::kFrames;
+  SideSet sides;
+  SessionKind source;
+  uint16_t prefix_size;
   uint32_t account;
+  uint32_t subject_size;
   uint32_t bytes;
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + bytes; }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/gateway_reply.h"
+#include "core/parser.h"
 #include "core/shard.h"
 
 namespace peregrine::core {
@@ -34,6 +35,23 @@ size_t acknowledged_subject(const Message& message, std::string_view reply) {
     if (reply[at] == '@' && dots >= kAckDots) return at;
   }
   return std::string_view::npos;
+}
+
+// The next of the frames in a record: <prefix><subject> <size>CRLF<payload>CRLF, with the freedom in blanks and line
+// ends that the parser gave it. False at the end.
+bool next_frame(std::string_view& in, const FramesRecord& record, Operation& operation) {
+  size_t at = size_t{record.prefix_size} + record.subject_size;
+  if (in.size() <= at) return false;
+  operation.subject = in.substr(record.prefix_size, record.subject_size);
+  operation.reply = {};
+  while (at < in.size() && (in[at] == ' ' || in[at] == '\t')) ++at;
+  size_t size = 0;
+  for (; at < in.size() && in[at] >= '0' && in[at] <= '9'; ++at) size = size * 10 + static_cast<size_t>(in[at] - '0');
+  while (at < in.size() && in[at] != '\n') ++at;
+  if (in.size() < at + 1 + size + 2) return false;
+  operation.payload = in.substr(at + 1, size);
+  in.remove_prefix(at + 1 + size + 2);
+  return true;
 }
 
 }  // namespace
@@ -604,26 +622,32 @@ void Delivery::on_frames(const char* bytes) {
   FramesRecord record;
   std::memcpy(&record, bytes, sizeof(record));
   std::string_view in(bytes + sizeof(record), record.bytes);
+  const std::string prefix(in.substr(0, record.prefix_size));
   Account& account = shard_.account(record.account);
-  const ParserLimits limits{.max_control_line = UINT32_MAX - 1, .max_payload = -1};
   Run& run = shard_.current_run();
-  Parser parser;
   Operation operation;
+  operation.kind = Operation::Kind::kPub;
   while (!in.empty()) {
     if (run.is_open()) run.take_alike(in);
-    if (parser.next(in, limits, operation) != ParseStatus::kOperation) break;
+    if (!next_frame(in, record, operation)) break;
     if (run.is_open()) {
       if (run.add(operation)) continue;
       run.close();
     }
-    if (run.open(nullptr, account, operation)) continue;
+    if (run.open(nullptr, account, operation, prefix, record.sides)) continue;
     Message message;
     message.subject = operation.subject;
     message.payload = operation.payload;
+    message.source = record.source;
     begin(message);
-    const Match match = account.sublist.match(message.subject);
-    fan_out_ = match.plain.size();
-    for (Subscription* sub : match.plain) deliver_to(*sub, message, account);
+    fan_out_ = 0;
+    for (size_t n = 0; n < kSides; ++n) {
+      if ((record.sides >> n & 1) == 0) continue;
+      const Match match = account.side(static_cast<Side>(n)).match(message.subject);
+      fan_out_ += match.plain.size();
+      for (Subscription* sub : match.plain) deliver_to(*sub, message, account);
+    }
+    send_to_targets(message, account);
     finish(account);
   }
   run.close();

@@ -68,6 +68,10 @@ class Delivery {
 
   uint64_t repicks() const { return repicks_; }
   uint64_t vanished() const { return vanished_; }
+  void count_peers(uint64_t messages, uint64_t bytes) {
+    peer_traffic_.out_msgs += messages;
+    peer_traffic_.out_bytes += bytes;
+  }
   const Traffic& peer_traffic() const { return peer_traffic_; }  // `out` to routes, gateways and leafnodes
 
  private:

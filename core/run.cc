@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "core/delivery.h"
 #include "core/shard.h"
 
 namespace peregrine::core {
@@ -34,39 +35,35 @@ Run::~Run() {
 }
 
 // Whether messages can be handed to it without asking anything about each.
-bool Run::may_receive(const Subscription& sub) const {
-  const Session& to = *sub.session;
-  return !sub.closed && !sub.limited && !sub.peer && !to.closing() && to.permissions == nullptr &&
-         (&to != from_ || to.echo) && to.outbox.pending() <= stall_above_;
+bool Run::may_receive(const Subscription& sub, const Message& message) const {
+  Session& to = *sub.session;
+  if (sub.closed || sub.limited || to.closing() || to.outbox.pending() > stall_above_) return false;
+  if (sub.peer) return &to != from_ && to.accepts(message, sub);
+  return to.permissions == nullptr && (&to != from_ || to.echo);
 }
 
-bool Run::open(Session* from, Account& account, const Operation& operation) {
-  if (!possible_ || operation.subject.size() > kMostLine / 2) return false;
-  // Peers have rules of their own for each message. (What crossed in frames is for clients only.)
-  if (from != nullptr && (account.live_sides() & reach(from->kind)) != kClientsOnly) return false;
-  match_ = account.sublist.match(operation.subject);
-  if (!match_.groups.empty() || (from == nullptr && match_.plain.empty())) return false;
-  if (from == nullptr) match_.shards = 0;
+bool Run::open(Session* from, Account& account, const Operation& operation, std::string_view prefix, SideSet sides) {
+  if (!possible_ || operation.subject.size() > kMostLine / 2 || prefix.size() > kMostLine / 2) return false;
   from_ = from;
-  std::string_view sid;
-  direct_ = nullptr;
-  if (!match_.plain.empty()) {
-    sid = match_.plain[0]->sid();
-    if (sid.size() > 64) return false;
-    for (const Subscription* sub : match_.plain) {
-      if (!may_receive(*sub) || sub->sid() != sid) return false;
-    }
-    if (match_.plain.size() == 1) direct_ = match_.plain[0]->session;
-  }
-  most_frames_ = SIZE_MAX;
-  if (match_.shards != 0) most_frames_ = std::min<size_t>(kRunBytes, shard_.largest_record() - sizeof(FramesRecord));
   account_ = &account;
-  subject_size_ = static_cast<uint32_t>(operation.subject.size());
-  char* at = put(put(out_line_, "MSG "), operation.subject);
-  *at++ = ' ';
-  at = put(at, sid);
-  *at++ = ' ';
-  head_size_ = static_cast<uint32_t>(at - out_line_);
+  Message message;
+  message.subject = operation.subject;
+  message.from = from;
+  if (from != nullptr) {
+    message.source = from->kind;
+    sides = account.live_sides() & reach(from->kind);
+  }
+  if (!find_receivers(message, sides)) return false;
+  if (from == nullptr) {
+    if (receivers_.empty()) return false;
+    crossing_ = 0;
+  }
+  direct_ = receivers_.size() == 1 ? receivers_[0]->session : nullptr;
+  if (!(to_peers_ ? head_for_peers(message) : head_for_clients(operation.subject))) return false;
+  most_frames_ = SIZE_MAX;
+  if (crossing_ != 0) most_frames_ = std::min<size_t>(kRunBytes, shard_.largest_record() - sizeof(FramesRecord));
+  subject_.assign(operation.subject);
+  prefix_.assign(prefix);
   messages_ = payload_bytes_ = out_bytes_ = 0;
   frames_ = frames_end_ = nullptr;
   in_size_ = 0;
@@ -77,23 +74,86 @@ bool Run::open(Session* from, Account& account, const Operation& operation) {
   return false;
 }
 
+// All clients or all routes, and no queue group to be picked from. (A route's message without a list of groups is for
+// none.)
+bool Run::find_receivers(const Message& message, SideSet sides) {
+  const bool groups_count = message.source == SessionKind::kClient && from_ != nullptr;
+  receivers_ = {};
+  to_peers_ = false;
+  crossing_ = 0;
+  shards_.fill(0);
+  for (size_t n = 0; n < kSides; ++n) {
+    const auto side = static_cast<Side>(n);
+    if ((sides & bit(side)) == 0) continue;
+    const Match match = account_->side(side).match(message.subject);
+    if (groups_count && !match.groups.empty()) return false;
+    shards_[n] = match.shards;
+    crossing_ |= match.shards;
+    if (match.plain.empty()) continue;
+    if (!receivers_.empty() || (side != Side::kClients && side != Side::kRoutes)) return false;
+    receivers_ = match.plain;
+    to_peers_ = side == Side::kRoutes;
+  }
+  for (size_t n = 0; n < receivers_.size(); ++n) {
+    if (!may_receive(*receivers_[n], message)) return false;
+    // A route gets a message once, however many of its subjects match.
+    for (size_t other = 0; to_peers_ && other < n; ++other) {
+      if (receivers_[other]->session == receivers_[n]->session) return false;
+    }
+  }
+  return true;
+}
+
+// "MSG <subject> <sid> ", if that is the same for all.
+bool Run::head_for_clients(std::string_view subject) {
+  std::string_view sid;
+  if (!receivers_.empty()) {
+    sid = receivers_[0]->sid();
+    if (sid.size() > 64) return false;
+    for (const Subscription* sub : receivers_) {
+      if (sub->sid() != sid) return false;
+    }
+  }
+  char* at = put(put(out_line_, "MSG "), subject);
+  *at++ = ' ';
+  at = put(at, sid);
+  *at++ = ' ';
+  head_size_ = static_cast<uint32_t>(at - out_line_);
+  return true;
+}
+
+// What a peer writes before reply and size.
+bool Run::head_for_peers(const Message& message) {
+  head_size_ = 0;
+  for (const Subscription* sub : receivers_) {
+    line_.clear();
+    const PeerTarget target{.session = sub->session, .plain = true, .leaf_origin = false, .queues = {}};
+    sub->session->message_line(line_, *account_, message, target);
+    constexpr std::string_view kEmpty = "0\r\n";
+    if (!line_.ends_with(kEmpty) || line_.size() > kMostLine) return false;
+    const std::string_view head(line_.data(), line_.size() - kEmpty.size());
+    if (head_size_ == 0) head_size_ = static_cast<uint32_t>(put(out_line_, head) - out_line_);
+    else if (head != std::string_view(out_line_, head_size_)) return false;
+  }
+  return true;
+}
+
 bool Run::add(const Operation& operation) {
-  const std::string_view subject(out_line_ + 4, subject_size_);
-  if (ended_ || operation.subject != subject) return false;
+  if (ended_ || operation.subject != subject_) return false;
   const size_t size = operation.payload.size();
   if (!operation.reply.empty()) {
     // Others may have to be told that nobody took it.
-    if (match_.plain.empty() || match_.shards != 0) return false;
+    if (receivers_.empty() || crossing_ != 0) return false;
     if (operation.reply[0] == '_' || operation.reply[0] == '$') {
       for (const std::string_view reserved : kReservedReplies) {
         if (operation.reply.starts_with(reserved)) return false;
       }
     }
   }
-  const char* const line = operation.subject.data() - 4;
-  if (std::memcmp(line, "PUB ", 4) != 0) return false;  // "pub", or more blanks than one
+  const char* const line = operation.subject.data() - prefix_.size();
+  if (std::memcmp(line, prefix_.data(), prefix_.size()) != 0) return false;  // "pub", or more blanks than one
   const auto line_size = static_cast<size_t>(operation.payload.data() - line);
-  if (match_.shards != 0) {
+  if (crossing_ != 0) {
     const char* const first = frames_ == nullptr ? line : frames_;
     const auto bytes = static_cast<size_t>(operation.payload.data() + size + 2 - first);
     if (bytes > most_frames_ || size > most_crossing_payload_) return false;
@@ -114,7 +174,7 @@ bool Run::add(const Operation& operation) {
 
 // The line of a message with this reply and size.
 bool Run::shape(std::string_view reply, size_t payload_size) {
-  if (!match_.plain.empty()) {
+  if (!receivers_.empty()) {
     if (reply.size() > kMostLine || (direct_ == nullptr && payload_size > kMostFrame)) return false;
     char* at = out_line_ + head_size_;
     if (!reply.empty()) {
@@ -144,7 +204,7 @@ char* Run::room(size_t size) {
 void Run::write(const char* payload_and_crlf) {
   ++messages_;
   payload_bytes_ += payload_size_;
-  if (match_.plain.empty()) return;
+  if (receivers_.empty()) return;
   const size_t size = out_size_ + payload_size_ + 2;
   char* to = room(size);
   std::memcpy(to, out_line_, out_size_);
@@ -166,7 +226,7 @@ void Run::take_alike(std::string_view& in) {
   if (ended_ || line == 0 || in.size() < frame + kSlack) return;
   const char* p = in.data();
   const char* last = p + (in.size() - frame - kSlack);
-  if (match_.shards != 0) {
+  if (crossing_ != 0) {
     const auto taken = static_cast<size_t>(p - frames_);
     if (taken + frame > most_frames_) return;
     last = std::min(last, p + (most_frames_ - taken - frame));
@@ -176,7 +236,7 @@ void Run::take_alike(std::string_view& in) {
     return same_bytes(p, in_line_, line) && end[0] == '\r' && end[1] == '\n';
   };
   uint64_t n = 0;
-  if (match_.plain.empty()) {
+  if (receivers_.empty()) {
     for (; p <= last && alike(); p += frame) ++n;
   } else {
     while (p <= last && out_bytes_ < kRunBytes) {
@@ -224,14 +284,18 @@ void Run::finish() {
   if (from_ != nullptr) {
     from_->traffic.in_msgs += messages_;
     from_->traffic.in_bytes += payload_bytes_;
-    account_->traffic.in_msgs += messages_;
-    account_->traffic.in_bytes += payload_bytes_;
+    if (from_->kind == SessionKind::kClient) {
+      account_->traffic.in_msgs += messages_;
+      account_->traffic.in_bytes += payload_bytes_;
+    } else {
+      shard_.count_peer_messages(messages_, payload_bytes_);
+    }
   }
   const bool share = direct_ == nullptr && out_bytes_ >= kShareFrom;
   if (share) block_->size = block_used_;
-  for (Subscription* sub : match_.plain) {
+  for (Subscription* sub : receivers_) {
     Session& to = *sub->session;
-    sub->delivered += messages_;
+    if (!to_peers_) sub->delivered += messages_;
     to.traffic.out_msgs += messages_;
     to.traffic.out_bytes += payload_bytes_;
     if (share) {
@@ -241,13 +305,18 @@ void Run::finish() {
     }
     shard_.mark_dirty(to);
     if (to.outbox.pending() > Shard::kPaceAbove) [[unlikely]] {
-      if (from_ != nullptr && direct_ != nullptr) shard_.pace(*from_, to);
+      // Never a peer: everybody else behind it would wait, too.
+      if (from_ != nullptr && from_->kind == SessionKind::kClient && direct_ != nullptr) shard_.pace(*from_, to);
       if (to.outbox.pending() > max_pending_) shard_.delivery().slow_consumer(to, *account_);
     }
   }
-  account_->traffic.out_msgs += messages_ * match_.plain.size();
-  account_->traffic.out_bytes += payload_bytes_ * match_.plain.size();
-  if (match_.shards != 0) send_frames();
+  if (to_peers_) {
+    shard_.delivery().count_peers(messages_ * receivers_.size(), payload_bytes_ * receivers_.size());
+  } else {
+    account_->traffic.out_msgs += messages_ * receivers_.size();
+    account_->traffic.out_bytes += payload_bytes_ * receivers_.size();
+  }
+  if (crossing_ != 0) send_frames();
   if (share) {
     shard_.pool().drop(block_);
     block_ = nullptr;
@@ -258,9 +327,14 @@ void Run::finish() {
 void Run::send_frames() {
   FramesRecord record;
   record.account = account_->number;
+  record.source = from_->kind;
+  record.prefix_size = static_cast<uint16_t>(prefix_.size());
+  record.subject_size = static_cast<uint32_t>(subject_.size());
   record.bytes = static_cast<uint32_t>(frames_end_ - frames_);
-  for (ShardSet rest = match_.shards; rest != 0; rest &= rest - 1) {
+  for (ShardSet rest = crossing_; rest != 0; rest &= rest - 1) {
     const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
+    record.sides = 0;
+    for (size_t n = 0; n < kSides; ++n) record.sides |= static_cast<SideSet>((shards_[n] >> target & 1) << n);
     char* at = shard_.begin_delivery(target, record.size(), from_);
     std::memcpy(at, &record, sizeof(record));
     std::memcpy(at + sizeof(record), frames_, record.bytes);

@@ -6,6 +6,9 @@
 // copied as a block, or shared by reference when there is much of it, so that all of them are sent from the same warm
 // memory. Receivers on other shards: the frames cross as they came, one record for each shard (FramesRecord).
 //
+// Peers take part as they do in single messages: routes may be the receivers (then nobody here is), and the publisher,
+// of frames that begin otherwise ("RMSG $G ").
+//
 // Belongs to a shard, used on its thread, open at most within one feed() or one record. Only what needs no decision
 // per message takes part (open() says which); everything else goes the general way (delivery.h), and whoever has a run
 // open closes it before doing anything else: so order, limits, slow consumers and interest are those of single
@@ -13,7 +16,10 @@
 // kRunBytes, the slow-consumer limits are looked at then; max_pending below kLeastMaxPending turns runs off.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "core/account.h"
@@ -23,6 +29,8 @@
 #include "core/session.h"
 
 namespace peregrine::core {
+
+struct Message;
 
 class Run {
  public:
@@ -36,7 +44,9 @@ class Run {
   // Opens a run with this message and takes it, or does nothing and returns false. `from`: the publishing session of
   // this shard, which has checked the message; null when it came over a ring, for local receivers only. The message's
   // bytes must be in the same buffer as those of the following add() and take_alike().
-  bool open(Session* from, Account& account, const Operation& operation);
+  // `prefix`: what stands before the subject in each frame. `sides`: of a record, who may receive.
+  bool open(Session* from, Account& account, const Operation& operation, std::string_view prefix = "PUB ",
+            SideSet sides = kClientsOnly);
   // Takes one more message; false: not one for this run, which stays open.
   bool add(const Operation& operation);
   // Takes the frames at the front of `in` whose control line is the last message's again.
@@ -55,7 +65,10 @@ class Run {
   static constexpr size_t kLeastMaxPending = 64 * kRunBytes;
   static_assert(kRunBytes + kMostFrame + 3 * kMostLine + 2 * kSlack <= BufferPool::kBlock);
 
-  bool may_receive(const Subscription& sub) const;
+  bool may_receive(const Subscription& sub, const Message& message) const;
+  bool find_receivers(const Message& message, SideSet sides);
+  bool head_for_clients(std::string_view subject);
+  bool head_for_peers(const Message& message);
   bool shape(std::string_view reply, size_t payload_size);
   char* room(size_t size);
   void write(const char* payload_and_crlf);
@@ -70,14 +83,19 @@ class Run {
   bool ended_ = false;  // takes no more
   Session* from_ = nullptr;
   Account* account_ = nullptr;
-  Match match_;
-  Session* direct_ = nullptr;     // the only receiver
-  const char* frames_ = nullptr;  // the input taken
-  size_t most_frames_ = 0;        // bytes of it that fit one record
+  std::span<Subscription* const> receivers_;  // all clients, or all routes
+  bool to_peers_ = false;
+  ShardSet crossing_ = 0;                  // shards with receivers of their own,
+  std::array<ShardSet, kSides> shards_{};  // by side
+  Session* direct_ = nullptr;              // the only receiver
+  const char* frames_ = nullptr;           // the input taken
+  size_t most_frames_ = 0;                 // bytes of it that fit one record
   const char* frames_end_ = nullptr;
 
   // Of the last message: its control line as received, if that can be compared, and the line as sent.
-  uint32_t subject_size_ = 0;
+  std::string subject_;
+  std::string prefix_;
+  std::string line_;        // kept for its memory
   uint32_t in_size_ = 0;    // 0 = not comparable
   uint32_t head_size_ = 0;  // "MSG <subject> <sid> "
   uint32_t out_size_ = 0;

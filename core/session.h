@@ -33,9 +33,9 @@ struct PeerTarget;
 enum Hold : uint8_t {
   kHoldStalled = 1,  // it feeds a subscriber that can not keep up
   kHoldAuth = 2,     // its credentials are being compared on a worker
-  kHoldPaced = 8,    // it feeds a subscriber that is busy taking what it has (Shard::pace)
   kHoldRing = 4,     // records it caused wait in an overflow list (design.md section 4, rule 2)
-  kHoldPeer = 8,     // a peer: an answer is awaited, or the rest of a long list is for the next turn
+  kHoldPaced = 8,    // it feeds a subscriber that is busy taking what it has (Shard::pace)
+  kHoldPeer = 16,    // a peer: an answer is awaited, or the rest of a long list is for the next turn
 };
 
 class Session {

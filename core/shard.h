@@ -140,8 +140,8 @@ class Shard final : public ReleaseSink {
   void pace(Session& producer, Session& to);
   void count_slow_consumer(SessionKind kind) { ++slow_consumers_.of(kind); }
   void count_stale(SessionKind kind) { ++stale_.of(kind); }
-  void count_peer_message(size_t bytes) {
-    ++peer_traffic_in_.in_msgs;
+  void count_peer_messages(uint64_t messages, uint64_t bytes) {
+    peer_traffic_in_.in_msgs += messages;
     peer_traffic_in_.in_bytes += bytes;
   }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/peer_session.h"
 #include "core/random.h"
 #include "tests/core/machine.h"
 
@@ -14,7 +15,7 @@ namespace {
 // What a publisher might send: long runs, runs that nearly are, and what ends them.
 std::string stream(uint64_t seed) {
   core::Random random(seed);
-  const std::vector<std::string> subjects{"a", "a.b", "orders.created", "nobody", "_INBOX.x", "many"};
+  const std::vector<std::string> subjects{"a", "a.b", "orders.created", "nobody", "_INBOX.x", "many", "routed", "far"};
   std::string text;
   const auto publish = [&](const std::string& verb, const std::string& subject, const std::string& reply, size_t size) {
     text += verb + " " + subject + reply + " " + std::to_string(size) + "\r\n" +
@@ -40,6 +41,27 @@ std::string stream(uint64_t seed) {
   return text;
 }
 
+// Writes what a route writes.
+class Route final : public core::PeerSession {
+ public:
+  Route(core::Shard& shard, uint32_t conn)
+      : PeerSession(shard, core::SessionKind::kRoute, shard.server().next_cid(), conn, "127.0.0.1", 1) {
+    headers = true;
+  }
+  void feed(std::string_view) override {}
+  void on_timer() override {}
+  void arm_timer() override {}
+  void describe(core::ConnRow&, bool) const override {}
+  void on_detach() override {}
+  void message_line(std::string& to, const core::Account& account, const core::Message& message,
+                    const core::PeerTarget&) override {
+    to.append(message.header_size == 0 ? "RMSG " : "HMSG ").append(account.name).append(" ").append(message.subject);
+    if (!message.reply.empty()) to.append(" ").append(message.reply);
+    if (message.header_size != 0) to.append(" ").append(std::to_string(message.header_size));
+    to.append(" ").append(std::to_string(message.payload.size())).append("\r\n");
+  }
+};
+
 struct World {
   World(uint32_t shards, uint64_t seed) : machine(shards, {}, 4096) {
     core::Random random(seed);
@@ -53,6 +75,20 @@ struct World {
       if (n == 1) reader.send("SUB a 2\r\nSUB a.* 3\r\nUNSUB 3 50\r\n");
       if (n == 2) reader.send("SUB orders.created 4\r\nSUB orders.* 5\r\n");
       if (n == 3) reader.send("SUB a.> 9\r\nSUB a 9000\r\n");
+    }
+    // Routes that want the same, or a thing twice, or what nobody else does; near the publisher and not.
+    for (uint32_t n = 0; n < seed % 4; ++n) {
+      Route* route = nullptr;
+      readers.push_back(&machine.adopt(n % shards, [&](core::Shard& on, uint32_t conn) {
+        auto made = std::make_unique<Route>(on, conn);
+        route = made.get();
+        return made;
+      }));
+      std::vector<std::string_view> wanted{"routed"};
+      if (n == 1) wanted = {"routed", "far", "orders.created"};
+      if (n == 2) wanted = {"routed", "*", "a.*"};
+      for (const std::string_view each : wanted)
+        route->shard.add_peer_interest(*route, route->shard.account(0), core::Side::kRoutes, each, {}, 1);
     }
     machine.settle();
   }
