@@ -300,10 +300,6 @@ void GatewaySession::on_sub(const PeerOperation& operation) {
   count_interest();
   if (account == nullptr) return;
   if (!core::is_valid_subject(tokens[1])) return protocol_violation(operation.text);
-  if (subscription_count() >= kMostInterest) {
-    shard.server().log.error("{} - more than {} subscriptions from one gateway", label(), kMostInterest);
-    return close(CloseReason::kProtocolViolation);
-  }
   if (optimistic(*account)) {
     if (tokens.size() == 2) {
       // Takes back what RS- said; a pattern for all it covers.
@@ -314,6 +310,7 @@ void GatewaySession::on_sub(const PeerOperation& operation) {
     }
     guess(*account);  // who has a queue group has not said A-
   }
+  if (!may_want_more(*account)) return;
   shard.add_peer_interest(*this, *account, Side::kGateways, tokens[1], tokens.size() == 4 ? tokens[2] : "", 1);
 }
 

@@ -93,7 +93,6 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   core::Account* find_account(std::string_view name);
   bool reply_needs_a_way_back(const core::Account& account, std::string_view reply) const;
 
-  static constexpr size_t kMostInterest = 1 << 24;       // of one peer
   static constexpr size_t kReplayPending = 1024 * 1024;  // bytes that wait before the replay of our interest pauses
   static constexpr size_t kMostAccounts = 1024;          // whose modes are remembered
   static constexpr size_t kMostUnwanted = 1 << 16;       // RS- of one account remembered; nats-server sends 1000

@@ -460,6 +460,7 @@ void LeafSession::on_sub(const PeerOperation& operation) {
     shard.server().log.error("{} - {}", label(), core::error_text::kMaxSubscriptions);
     return send_error(core::error_text::kMaxSubscriptions);
   }
+  if (!may_want_more(*account)) return;
   shard.add_peer_interest(*this, *account, side(), subject, queue, weight, origin_);
 }
 

@@ -245,6 +245,16 @@ void PeerLink::protocol_violation(std::string_view what) {
   close(CloseReason::kProtocolViolation);
 }
 
+bool PeerLink::may_want_more(const core::Account& account) {
+  const auto most = static_cast<size_t>(shard.server().options.native.max_peer_subscriptions);
+  if (interest_in(account.number) < most) return true;
+  shard.server().log.error("{} - {}: {} of account {}", label(), core::error_text::kMaxSubscriptions, most,
+                           core::quote(account.name));
+  send_error(core::error_text::kMaxSubscriptions);
+  close(CloseReason::kMaxSubscriptions);
+  return false;
+}
+
 void PeerLink::on_error(std::string_view text) {
   shard.server().log.error("{} - {} Error {}", label(), error_word(), core::quote(text.substr(0, 1024)));
   close(CloseReason::kParseError);

@@ -87,6 +87,9 @@ class PeerLink : public core::PeerSession {
   const char* line_of(const PeerOperation& operation) const { return operation.text.data() - kMessageVerb; }
   static constexpr size_t kMessageVerb = 5;  // "RMSG "
 
+  // One more subscription in that account. False: it has too many, and was cut off.
+  bool may_want_more(const core::Account& account);
+
   void protocol_violation(std::string_view what);  // said in the log and closed, without -ERR
 
   std::string remote_name_;

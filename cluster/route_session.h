@@ -102,7 +102,6 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void tell(const core::Account& account, std::string_view verb, std::string_view subject, std::string_view queue,
             uint32_t weight);
 
-  static constexpr size_t kMostInterest = 1 << 24;       // of one peer on one connection
   static constexpr size_t kReplayPending = 1024 * 1024;  // bytes that wait before the replay of our interest pauses
 
   Mesh& mesh_;

@@ -111,9 +111,7 @@ void RouteSession::on_sub(const PeerOperation& operation, bool leaf) {
     shard.server().log.error("{} - Could not insert subscription: invalid subject {}", label(), core::quote(subject));
     return send_error("Invalid Subscription");
   }
-  if (interest().size() >= kMostInterest) {
-    return fail(core::error_text::kMaxSubscriptions, CloseReason::kProtocolViolation);
-  }
+  if (!may_want_more(*account)) return;
   const Side side = leaf ? Side::kRoutedLeafs : Side::kRoutes;
   // Old servers take an LS+ back without saying whose it was.
   const core::OriginId origin_id = leaf && lnocu_ ? shard.server().origin_id(origin) : core::kNoOrigin;

@@ -9,6 +9,7 @@
 namespace peregrine::config {
 namespace {
 
+constexpr std::int64_t kMostPeerSubscriptions = std::int64_t{1} << 31;
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMost32 = std::numeric_limits<std::int32_t>::max();
 
@@ -505,6 +506,11 @@ Section make_options_section() {
               "inline_payload_bytes", [](S & options) -> auto& { return options.native.inline_payload_bytes; }, 0,
               largest_inline_payload_bytes(kLargestRingBytes), "2KB",
               "a payload up to this is copied, a larger one shared; at most ring_bytes / 4"),
+          integer<S>(
+              "max_peer_subscriptions", [](S & options) -> auto& { return options.native.max_peer_subscriptions; }, 1,
+              kMostPeerSubscriptions, "16777216",
+              "subscriptions of one account that one connection of another server may ask for; one more and it is cut "
+              "off"),
           block<S>(
               "dpdk", [](S & options) -> auto& { return options.dpdk; }, dpdk_section(),
               "network ports taken from the kernel",

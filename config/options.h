@@ -413,6 +413,8 @@ struct Native {
   std::int64_t ring_bytes = 1 << 20;
   // A payload up to this many bytes is copied into the ring or outbox; above it is shared by reference with a count.
   std::int64_t inline_payload_bytes = 2048;
+  // Subscriptions of one account that one connection of another server may ask for; one more and it is cut off.
+  std::int64_t max_peer_subscriptions = 1 << 24;
   bool operator==(const Native&) const = default;
 };
 

@@ -18,8 +18,12 @@ class PeerSession : public Session {
   using Session::Session;
 
   uint32_t next_slot() const { return static_cast<uint32_t>(interest_.size()); }
-  void remember(Subscription& sub) { interest_.push_back(&sub); }
+  void remember(Subscription& sub) {
+    interest_.push_back(&sub);
+    ++count_in(sub.peer_place().account);
+  }
   void forget(Subscription& sub) final {
+    --count_in(sub.peer_place().account);
     const uint32_t slot = sub.peer_place().slot;
     interest_[slot] = interest_.back();
     interest_[slot]->peer_place().slot = slot;
@@ -27,6 +31,7 @@ class PeerSession : public Session {
   }
   size_t subscription_count() const final { return interest_.size(); }
   const std::vector<Subscription*>& interest() const { return interest_; }
+  size_t interest_in(uint32_t account) const { return account < counts_.size() ? counts_[account] : 0; }
 
   bool detach_slice() final;
 
@@ -41,7 +46,13 @@ class PeerSession : public Session {
   virtual void on_detach() = 0;
 
  private:
+  uint32_t& count_in(uint32_t account) {
+    if (account >= counts_.size()) counts_.resize(account + 1);
+    return counts_[account];
+  }
+
   std::vector<Subscription*> interest_;
+  std::vector<uint32_t> counts_;  // of it, by account number
   bool detaching_ = false;
 };
 

@@ -45,6 +45,7 @@ enum class CloseReason : uint8_t {
   kMaxConnections,
   kMaxPayload,
   kMaxControlLine,
+  kMaxSubscriptions,
   kServerShutdown,
   kNoRespondersNeedHeaders,
   kWrongPort,
@@ -89,6 +90,8 @@ constexpr std::string_view text(CloseReason reason) {
       return "Maximum Connections Exceeded";
     case CloseReason::kMaxPayload:
       return "Maximum Message Payload Exceeded";
+    case CloseReason::kMaxSubscriptions:
+      return "Maximum Subscriptions Exceeded";
     case CloseReason::kMaxControlLine:
       return "Maximum Control Line Exceeded";
     case CloseReason::kServerShutdown:

@@ -198,6 +198,74 @@ def cut_at_every_place(mix):
         peer.sock.close()
 
 
+@case(nodes=2, short=True)
+def a_stream_in_any_pieces(mix):
+    """Messages come alone and many alike, in one piece and in small ones; every subscriber gets what is meant for it, and the counts
+    are true."""
+    with Cluster(mix) as cluster:
+        cluster.start()
+        chance = random.Random(7)
+        one, two = cluster.client(0), cluster.client(0)
+        subs = [one.sub("t.run.a"), two.sub("t.run.a"), two.sub("t.run.*"), one.sub("t.run.c"), one.sub("t.run.d", "q")]
+        wanted = [[] for _ in subs]
+        text, count = [], 0
+        for _ in range(400):
+            subject = "t.run." + chance.choice("aabbccde")
+            reply = chance.choice(["", "", "", "", " t.reply"])
+            verb = chance.choice([b"RMSG", b"RMSG", b"RMSG", b"rmsg", b"HMSG"])
+            groups = chance.random() < 0.1
+            size = chance.choice([0, 1, 16, 16, 100, 5000])
+            for n in range(chance.choice([1, 2, 30, 200 if size < 1000 else 20])):
+                body = chance.choice(b"xyz").to_bytes(1, "big") * (size + (n == 5))
+                middle = (" + t.reply q" if reply else " | q") if groups else reply
+                headers = b"NATS/1.0\r\nA: b\r\n\r\n" if verb == b"HMSG" else b""
+                sizes = f"{len(headers)} {len(headers) + len(body)}" if headers else str(len(body))
+                text.append(verb + f" $G {subject}{middle} {sizes}\r\n".encode() + headers + body + b"\r\n")
+                count += 1
+                for sub, list_of_it in zip(subs, wanted):
+                    if (groups if sub.queue else True) and sub.subject in (subject, "t.run.*"):
+                        list_of_it.append((subject, reply.strip(), body, b"b" if headers else b""))
+        text = b"".join(text)
+        for pieces in (1 << 20, 70_000, 1400):
+            peer = Peer(cluster[0], timeout_s=60).join(f"STREAM{pieces}")
+            peer.ping()
+            for at in range(0, len(text), pieces):
+                peer.send(text[at:at + pieces])
+            peer.ping()
+            for sub, list_of_it in zip(subs, wanted):
+                got = [(m.subject, m.reply or "", m.payload, b"b" if m.headers else b"") for m in sub.wait(len(list_of_it), 60)]
+                check(got == list_of_it, f"{sub.subject} in pieces of {pieces}: {len(got)} messages, expected {len(list_of_it)}, alike up to number "
+                      f"{next((n for n, (a, b) in enumerate(zip(got, list_of_it)) if a != b), min(len(got), len(list_of_it)))}")
+                sub.messages.clear()
+            row = cluster[0].routes()[f"STREAM{pieces}"][0]
+            equal(row["in_msgs"], count, "in_msgs of the route")
+            peer.sock.close()
+
+
+@case(nodes=2, short=True, needs=lambda mix: mix[0] == "P")
+def interest_for_ever(mix):
+    """A peer may ask for so many subscriptions of an account; with one more it is cut off, said why, and nothing of it is left."""
+    most = 5000
+    with Cluster(mix, extra=[f"max_peer_subscriptions: {most}", ""]) as cluster:
+        cluster.start()
+        sub, speaker = cluster.client(0).sub("t.calm"), cluster.client(1)
+        cluster.settle_interest({0: ["t.calm"]})
+        node = cluster[0]
+        peer = Peer(node, timeout_s=60).join("GREEDY")
+        peer.send(b"".join(b"RS+ $G t.greed.%d\r\n" % n for n in range(most)))
+        peer.ping()
+        equal(node.routes()["GREEDY"][0]["subscriptions"], most, "subscriptions of a peer at its limit")
+        peer.send(b"RS- $G t.greed.1\r\nRS+ $G t.greed.one.more\r\n")
+        peer.ping()
+        peer.send(b"".join(b"RS+ $G t.more.%d\r\n" % n for n in range(50_000)))
+        said = peer.closed()
+        check(said.endswith(b"-ERR 'maximum subscriptions exceeded'\r\n"), f"said {said[-200:]!r}")
+        check(f'maximum subscriptions exceeded: {most} of account "$G"' in node.log(), "nothing in the log")
+        check("Router connection closed: Maximum Subscriptions Exceeded" in node.log(), "no reason in the log")
+        nothing_suffered(cluster, sub, speaker, 0)
+        check("GREEDY" not in node.routes(), "the peer is still listed")
+
+
 @case(nodes=2)
 def a_peer_that_does_not_read(mix):
     """Nobody waits for it, near or far; it is cut off when too much is pending."""

@@ -159,9 +159,9 @@ const Twins kTwins[] = {
      "{ca_file: c}\nocsp: {mode: always, url: u}\nproxies: {trusted: [{key: k}]}\n"},
     {"ours",
      "shards: 4\ncores: [0, 1, 2, 3]\nbackend: epoll\nidle: spin\nspin_us: 5\nring_bytes: 4MB\ninline_payload_bytes: "
-     "1KB\n",
+     "1KB\nmax_peer_subscriptions: 5000\n",
      "shards: 4\ncores: [0, 1, 2, 3]\nbackend: epoll\nidle: spin\nspin_us: 5\nring_bytes: 4MB\ninline_payload_bytes: "
-     "1KB\n"},
+     "1KB\nmax_peer_subscriptions: 5000\n"},
 };
 
 TEST(Yaml, GivesTheSameOptionsAsConf) {
