@@ -21,6 +21,7 @@ RingMatrix::RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delive
 }
 
 namespace {
+constexpr int64_t kLongTurnNs = 1'000'000;
 constexpr size_t kClosedSubs = 32;  // a closed connection with more subscriptions is remembered without them
 
 // Among the closed connections of /connz.
@@ -74,6 +75,11 @@ Shard::~Shard() {
 // ---------------------------------------------------------------------------------------------------- the turn
 
 void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
+  if (awake_) {
+    longest_turn_ns_ = std::max(longest_turn_ns_, now_ns - now_ns_);
+    if (now_ns - now_ns_ > kLongTurnNs) ++long_turns_;
+  }
+  awake_ = true;
   now_ns_ = now_ns;
   wall_ns_ = wall_ns;
   ++turns_;
@@ -300,6 +306,7 @@ bool Shard::try_sleep() {
     return false;
   }
   ++parks_;
+  awake_ = false;
   return true;
 }
 
@@ -919,6 +926,8 @@ ShardSnapshot Shard::snapshot() const {
   out.rings.held_sessions = ring_held_.size();
   out.turns = turns_;
   out.parks = parks_;
+  out.longest_turn_ns = longest_turn_ns_;
+  out.long_turns = long_turns_;
   out.pending_bytes = pool_.bytes_in_use();
   out.buffer_bytes = pool_.bytes_in_use();
   return out;

@@ -293,7 +293,9 @@ class Shard final : public ReleaseSink {
 
   uint64_t total_connections_ = 0, stalls_ = 0;
   KindCounts slow_consumers_, stale_;
-  uint64_t turns_ = 0, parks_ = 0;
+  uint64_t turns_ = 0, parks_ = 0, long_turns_ = 0;
+  int64_t longest_turn_ns_ = 0;
+  bool awake_ = false;  // since the last turn
   RingSnapshot ring_counters_;
   Traffic peer_traffic_in_;
 };

@@ -79,8 +79,10 @@ struct ShardSnapshot {
   std::vector<AccountSnapshot> accounts;
   RingSnapshot rings;
   uint64_t turns = 0, parks = 0;
-  uint64_t pending_bytes = 0;  // in outboxes
-  uint64_t buffer_bytes = 0;   // held by the buffer pool, used or not
+  int64_t longest_turn_ns = 0;  // from the beginning of a turn to that of the next, without sleep between
+  uint64_t long_turns = 0;      // longer than a millisecond
+  uint64_t pending_bytes = 0;   // in outboxes
+  uint64_t buffer_bytes = 0;    // held by the buffer pool, used or not
 };
 
 // One subscription, in /subsz and in the details of /connz.

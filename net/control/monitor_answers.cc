@@ -552,6 +552,8 @@ Json shard_detail(const core::ShardSnapshot& shard) {
   json["out_bytes"] = shard.traffic.out_bytes;
   json["turns"] = shard.turns;
   json["parks"] = shard.parks;
+  json["longest_turn_us"] = shard.longest_turn_ns / 1000;
+  json["long_turns"] = shard.long_turns;
   json["pending_bytes"] = shard.pending_bytes;
   json["buffer_bytes"] = shard.buffer_bytes;
   json["index_bytes"] = index_bytes;
