@@ -270,7 +270,8 @@ core::SideSet GatewaySession::listens_to() const {
 bool GatewaySession::listens_to(const core::Account& account) const { return gateways_.settings().knows(account.name); }
 
 // A queue counts once for the whole cluster, whatever its members.
-void GatewaySession::interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue) {
+void GatewaySession::interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue,
+                                      core::OriginId) {
   const uint32_t wanted = account.interest(listens_to(), subject, queue, nullptr) != 0 ? 1 : 0;
   const core::KeyedHash& hash = shard.sid_hash();
   const uint64_t key = hash.combine(hash(subject, account.number), queue.empty() ? 0 : hash(queue, 1));

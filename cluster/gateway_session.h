@@ -70,8 +70,8 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   // InterestListener: our cluster's interest out
   core::SideSet listens_to() const override;
   bool listens_to(const core::Account& account) const override;
-  void interest_changed(core::Account& account, core::Side side, std::string_view subject,
-                        std::string_view queue) override;
+  void interest_changed(core::Account& account, core::Side side, std::string_view subject, std::string_view queue,
+                        core::OriginId origin) override;
   bool ready_for_replay() const override;
   void replay_done() override;
 

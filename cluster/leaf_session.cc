@@ -226,7 +226,7 @@ void LeafSession::on_first_info(const PeerInfo& info) {
   headers = info.headers && !shard.server().options.no_header_support;
   remote_name_ = info.server_name.empty() ? info.server_id : info.server_name;
   remote_cluster_ = info.cluster;
-  if (!remote_cluster_.empty()) origin_ = shard.server().origin_id(remote_cluster_);
+  if (!remote_cluster_.empty()) origin_ = shard.server().name_origin(remote_cluster_);
   remote_->discovered(info.leafnode_urls);
   use_permissions(info);
   stage_ = Stage::kAwaitConnectInfo;
@@ -331,7 +331,7 @@ void LeafSession::on_authenticated(const core::Identity& identity) {
     compression_ = connect_.compression.empty() ? std::string(compression::kNotSupported) : connect_.compression;
   remote_name_ = connect_.name;
   remote_cluster_ = connect_.cluster;
-  if (!remote_cluster_.empty()) origin_ = shard.server().origin_id(remote_cluster_);
+  if (!remote_cluster_.empty()) origin_ = shard.server().name_origin(remote_cluster_);
   isolated_ |= connect_.isolate;
   spoke_ = connect_.is_hub;
   // The user's permissions are the spoke's; seen from here, what it may subscribe is what we may send.
@@ -474,8 +474,8 @@ void LeafSession::on_unsub(const PeerOperation& operation) {
 
 bool LeafSession::ready_for_replay() const { return outbox.pending() < kReplayPending; }
 
-void LeafSession::interest_changed(core::Account& account, core::Side, std::string_view subject,
-                                   std::string_view queue) {
+void LeafSession::interest_changed(core::Account& account, core::Side, std::string_view subject, std::string_view queue,
+                                   core::OriginId) {
   if (closing()) return;
   const bool loop = subject.starts_with(kLoopPrefix);
   // A loop may close at any server: loop subjects go everywhere.

@@ -55,8 +55,8 @@ class LeafSession final : public PeerLink, public core::InterestListener {
   // --- InterestListener: what we want, told to the other side ---
   core::SideSet listens_to() const override { return core::kAllSides; }
   bool listens_to(const core::Account& account) const override { return &account == this->account; }
-  void interest_changed(core::Account& account, core::Side side, std::string_view subject,
-                        std::string_view queue) override;
+  void interest_changed(core::Account& account, core::Side side, std::string_view subject, std::string_view queue,
+                        core::OriginId origin) override;
   bool ready_for_replay() const override;
 
  protected:

@@ -32,6 +32,7 @@ std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "
 
 Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
     : server_(server), dialer_(dialer), plan_(std::move(plan)), settings_(server.options), random_(seed) {
+  server.tells_origins = true;
   const config::Options& options = server_.options;
   dynamic_ = options.cluster.name.empty() && options.gateway.name.empty();
   name_ = !options.cluster.name.empty() ? options.cluster.name : options.gateway.name;

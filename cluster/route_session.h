@@ -73,8 +73,8 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   // InterestListener: our interest out
   core::SideSet listens_to() const override;
   bool listens_to(const core::Account& account) const override;
-  void interest_changed(core::Account& account, core::Side side, std::string_view subject,
-                        std::string_view queue) override;
+  void interest_changed(core::Account& account, core::Side side, std::string_view subject, std::string_view queue,
+                        core::OriginId origin) override;
   bool ready_for_replay() const override;
 
   // --- handshake
@@ -99,8 +99,8 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   // The account a line speaks of, null if this server has none of that name.
   core::Account* find_account(std::string_view name);
   bool carries(std::string_view account) const;
-  void tell(const core::Account& account, std::string_view verb, std::string_view subject, std::string_view queue,
-            uint32_t weight);
+  void tell(const core::Account& account, std::string_view verb, std::string_view origin, std::string_view subject,
+            std::string_view queue, uint32_t weight);
 
   static constexpr size_t kReplayPending = 1024 * 1024;  // bytes that wait before the replay of our interest pauses
 

@@ -240,22 +240,41 @@ bool RouteSession::listens_to(const core::Account& account) const {
 
 bool RouteSession::ready_for_replay() const { return outbox.pending() < kReplayPending; }
 
-void RouteSession::interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue) {
+// What leafnodes of a cluster want is told for each cluster by itself (LS+, LS-), so that a message is not sent back to
+// it by way of the other server, and a queue group prefers clients to leafnodes there, too. Servers that say no origin
+// when they take it back (before 2.10) are told as if it were our own.
+void RouteSession::interest_changed(core::Account& account, Side side, std::string_view subject, std::string_view queue,
+                                    core::OriginId origin) {
   if (closing()) return;
   if (permissions != nullptr && !permissions->permissions->can_publish(subject)) return;
-  const uint32_t weight = account.interest(listens_to(), subject, queue, this);
   const core::KeyedHash& hash = shard.sid_hash();
-  const uint64_t key = hash.combine(hash(subject, account.number), queue.empty() ? 0 : hash(queue, 1));
+  uint64_t key = hash.combine(hash(subject, account.number), queue.empty() ? 0 : hash(queue, 1));
+  if (lnoc_ && lnocu_ && side == Side::kLeafs && origin != core::kNoOrigin) {
+    const uint32_t weight = account.interest_of_origin(subject, queue, origin);
+    key = hash.combine(key, origin);
+    if (told_.exchange(key, weight) == weight) return;
+    tell(account, weight != 0 ? "LS+ " : "LS- ", shard.server().origin_name(origin), subject, queue, weight);
+    return;
+  }
+  uint32_t weight = 0;
+  if (lnoc_ && lnocu_) {
+    weight = account.interest(core::kClientsOnly, subject, queue, this) +
+             account.interest_of_origin(subject, queue, core::kNoOrigin);
+    if (queue.empty()) weight = std::min(weight, 1u);
+  } else {
+    weight = account.interest(listens_to(), subject, queue, this);
+  }
   if (told_.exchange(key, weight) == weight) return;
-  tell(account, weight != 0 ? "RS+ " : "RS- ", subject, queue, weight);
+  tell(account, weight != 0 ? "RS+ " : "RS- ", {}, subject, queue, weight);
 }
 
-void RouteSession::tell(const core::Account& account, std::string_view verb, std::string_view subject,
-                        std::string_view queue, uint32_t weight) {
-  const size_t at_most = verb.size() + account.name.size() + subject.size() + queue.size() + 16;
+void RouteSession::tell(const core::Account& account, std::string_view verb, std::string_view origin,
+                        std::string_view subject, std::string_view queue, uint32_t weight) {
+  const size_t at_most = verb.size() + origin.size() + account.name.size() + subject.size() + queue.size() + 16;
   if (at_most > core::BufferPool::kLargeChunk) return;  // longer than any line a peer would take
   char* const start = outbox.reserve(at_most);
   char* at = core::put(start, verb);
+  if (!origin.empty()) at = core::put(core::put(at, origin), " ");
   if (origin_.account.empty()) at = core::put(core::put(at, account.name), " ");
   at = core::put(at, subject);
   if (!queue.empty()) {

@@ -72,6 +72,16 @@ class Account {
 
   // Sides whose peers may be leafnodes of one cluster.
   static constexpr bool has_origins(Side which) { return which == Side::kLeafs || which == Side::kRoutedLeafs; }
+  // Leafnodes of one cluster (kNoOrigin: those that name none) want so much more or less of it, here or on another
+  // shard; and what they want now on all shards together. Kept if routes are told (Server::tells_origins).
+  void note_origin(std::string_view subject, std::string_view queue, OriginId origin, int32_t change) {
+    const uint64_t key = origin_key(Side::kLeafs, subject, queue) ^ ((origin + 1) * kOriginStep);
+    origins_.exchange(key, origins_.find(key) + static_cast<uint32_t>(change));
+  }
+  uint32_t interest_of_origin(std::string_view subject, std::string_view queue, OriginId origin) {
+    const uint32_t weight = origins_.find(origin_key(Side::kLeafs, subject, queue) ^ ((origin + 1) * kOriginStep));
+    return queue.empty() ? std::min(weight, 1u) : weight;
+  }
   // Another shard says how much more or less an origin wants there.
   void note_remote_origin(Side which, std::string_view subject, std::string_view queue, OriginId origin,
                           int32_t change) {
@@ -113,6 +123,7 @@ class Account {
   SideSet live_sides_ = kClientsOnly;
   int64_t last_interest_ns_ = 0;
   std::array<std::unique_ptr<Sublist>, kSides> peers_;
+  ToldInterest origins_;         // of kLeafs, on all shards
   ToldInterest remote_origins_;  // weights of leafnode clusters on other shards, and of all of them together
 };
 

@@ -81,7 +81,7 @@ struct OriginInterestRecord {
 };
 
 // A slice of what the sending shard is interested in, asked for by a peer that has just begun to listen: `count`
-// InterestRecords with their texts, in one block from malloc that the receiver frees.
+// InterestRecords, each with the origin and the texts behind it, in one block from malloc that the receiver frees.
 struct InterestReplayRecord {
   CrossingType type = CrossingType::kInterestReplay;
   bool last;        // no slice of this account follows

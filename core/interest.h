@@ -102,7 +102,9 @@ class InterestListener {
   // Sides and accounts it listens to; must not change while it listens.
   virtual SideSet listens_to() const = 0;
   virtual bool listens_to(const Account& account) const = 0;
-  virtual void interest_changed(Account& account, Side side, std::string_view subject, std::string_view queue) = 0;
+  // `origin`: on kLeafs, the leafnode cluster whose interest it is.
+  virtual void interest_changed(Account& account, Side side, std::string_view subject, std::string_view queue,
+                                OriginId origin) = 0;
   // False while too much waits to be sent: the replay of existing interest pauses.
   virtual bool ready_for_replay() const = 0;
   // Everything that was there when it began to listen has been told.

@@ -128,6 +128,20 @@ std::string Server::account_name(uint32_t number) const {
   return account_names_[number];
 }
 
+OriginId Server::name_origin(std::string_view cluster) {
+  const OriginId origin = origin_id(cluster);
+  std::lock_guard lock(accounts_mutex_);
+  if (origin_names_.size() >= kMaxOrigins && !origin_names_.contains(origin)) return kNoOrigin;
+  origin_names_.emplace(origin, cluster);
+  return origin;
+}
+
+std::string Server::origin_name(OriginId origin) const {
+  std::lock_guard lock(accounts_mutex_);
+  const auto at = origin_names_.find(origin);
+  return at == origin_names_.end() ? std::string() : at->second;
+}
+
 std::string make_server_id() {
   EVP_PKEY* key = EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
   std::array<unsigned char, 35> raw{};

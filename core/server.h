@@ -87,6 +87,13 @@ class Server {
     return id == kNoOrigin ? 1 : id;
   }
 
+  // A leafnode cluster connects: its id, and its name for those who will be told of its interest. kNoOrigin when there
+  // have been kMaxOrigins already.
+  static constexpr size_t kMaxOrigins = 100'000;
+  OriginId name_origin(std::string_view cluster);
+  std::string origin_name(OriginId origin) const;
+
+  bool tells_origins = false;  // there are routes; set before any shard runs
   std::vector<Shard*> shards;  // filled before any shard runs
 
  private:
@@ -102,6 +109,7 @@ class Server {
   std::atomic<bool> lame_duck_{false};
   mutable std::mutex accounts_mutex_;
   std::vector<std::string> account_names_{"$G"};
+  std::unordered_map<OriginId, std::string> origin_names_;
   std::unordered_map<std::string, uint32_t> account_numbers_{{"$G", 0}};
 };
 

@@ -138,7 +138,10 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
       const std::string_view queue(subject.data() + subject.size(), record.queue_size);
       Account& account = this->account(record.account);
       account.note_remote_origin(record.side, subject, queue, record.origin, record.change);
-      if (!record.followed) tell_listeners(account, record.side, subject, queue);
+      if (server_.tells_origins && record.side == Side::kLeafs)
+        account.note_origin(subject, queue, record.origin, record.change);
+      if (record.followed) peers_[from].origin = record.origin;
+      else tell_listeners(account, record.side, subject, queue, record.origin);
       return;
     }
     default:
@@ -160,7 +163,7 @@ void Shard::on_interest(uint32_t from, const char* bytes) {
   }
   account.changed(record.side);
   if (record.interested) account.note_new_interest(record.side, now_ns_);
-  tell_listeners(account, record.side, subject, queue);
+  tell_listeners(account, record.side, subject, queue, std::exchange(peers_[from].origin, kNoOrigin));
 }
 
 bool Shard::drain_deliveries() {
@@ -630,7 +633,7 @@ Subscription* Shard::add_subscription(Session& session, std::string_view sid, st
   auto* sub = new (allocate_subscription()) Subscription(&session, sid);
   Account& account = *session.account;
   interest_changed(account, Side::kClients, account.sublist.insert(*sub, subject, queue), true, subject, queue,
-                   session);
+                   kNoOrigin, session);
   return sub;
 }
 
@@ -642,7 +645,7 @@ Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, S
     const int64_t before = known->weight();
     const InterestChange change = sublist.set_weight(*known, weight);
     tell_origin(*known, known->weight() - before, change, subject, queue, session);
-    interest_changed(account, side, change, true, subject, queue, session);
+    interest_changed(account, side, change, true, subject, queue, origin, session);
     return known;
   }
   auto* sub = new (allocate_subscription())
@@ -650,7 +653,7 @@ Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, S
   session.remember(*sub);
   const InterestChange change = sublist.insert(*sub, subject, queue);
   tell_origin(*sub, sub->weight(), change, subject, queue, session);
-  interest_changed(account, side, change, true, subject, queue, session);
+  interest_changed(account, side, change, true, subject, queue, origin, session);
   return sub;
 }
 
@@ -668,7 +671,8 @@ void Shard::remove_subscription(Subscription& sub) {
   Account& account = sub.peer ? this->account(sub.peer_place().account) : *session.account;
   const Side side = sub.side;
   Sublist& sublist = account.side(side);
-  if (shard_count_ == 1 && listeners_.empty()) {
+  const bool of_leaf = sub.peer && side == Side::kLeafs;
+  if (shard_count_ == 1 && listeners_.empty() && !of_leaf) {
     sublist.remove(sub);
     account.changed(side);
   } else {
@@ -676,7 +680,7 @@ void Shard::remove_subscription(Subscription& sub) {
     const std::string queue(sublist.queue_of(sub));
     const InterestChange change = sublist.remove(sub);
     if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
-    interest_changed(account, side, change, false, subject, queue, session);
+    interest_changed(account, side, change, false, subject, queue, sub.peer ? sub.origin() : kNoOrigin, session);
   }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
@@ -686,7 +690,10 @@ void Shard::remove_subscription(Subscription& sub) {
 // What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
 void Shard::tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
                         std::string_view subject, std::string_view queue, Session& cause) {
-  if (shard_count_ == 1 || weight_change == 0 || !Account::has_origins(sub.side)) return;
+  if (weight_change == 0 || !Account::has_origins(sub.side)) return;
+  if (server_.tells_origins && sub.side == Side::kLeafs)
+    account(sub.peer_place().account).note_origin(subject, queue, sub.origin(), static_cast<int32_t>(weight_change));
+  if (shard_count_ == 1) return;
   OriginInterestRecord record{.followed = change.kind != InterestChange::Kind::kNone,
                               .side = sub.side,
                               .account = sub.peer_place().account,
@@ -700,7 +707,7 @@ void Shard::tell_origin(const Subscription& sub, int64_t weight_change, const In
 // A subscription has come, gone or changed its weight, here: the other shards hear of it if it made a difference, and
 // the peers of this shard look again.
 void Shard::interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
-                             std::string_view subject, std::string_view queue, Session& cause) {
+                             std::string_view subject, std::string_view queue, OriginId origin, Session& cause) {
   account.changed(side);
   if (interested) account.note_new_interest(side, now_ns_);
   if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
@@ -712,13 +719,14 @@ void Shard::interest_changed(Account& account, Side side, const InterestChange& 
                           .queue_size = static_cast<uint32_t>(queue.size())};
     tell_interest(record, subject, queue, cause);
   }
-  tell_listeners(account, side, subject, queue);
+  tell_listeners(account, side, subject, queue, origin);
 }
 
-void Shard::tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue) {
+void Shard::tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue,
+                           OriginId origin) {
   for (InterestListener* listener : listeners_) {
     if ((listener->listens_to() & bit(side)) != 0 && listener->listens_to(account))
-      listener->interest_changed(account, side, subject, queue);
+      listener->interest_changed(account, side, subject, queue, origin);
   }
 }
 
@@ -773,7 +781,10 @@ bool Shard::replay_slice(Replay& replay) {
   if (replay.shard == index_) {
     const bool more = account.side(side).visit_interest_slice(
         replay.cursor, [&](std::string_view subject, std::string_view queue, uint32_t) {
-          replay.listener->interest_changed(account, side, subject, queue);
+          if (side != Side::kLeafs) return replay.listener->interest_changed(account, side, subject, queue, kNoOrigin);
+          account.side(side).for_each_of(subject, queue, [&](const Subscription& sub) {
+            replay.listener->interest_changed(account, side, subject, queue, sub.origin());
+          });
         });
     if (!more) next_replay_part(replay);
   } else {
@@ -807,7 +818,12 @@ void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side si
                                 .weight = weight,
                                 .subject_size = static_cast<uint32_t>(subject.size()),
                                 .queue_size = static_cast<uint32_t>(queue.size())};
-    block.append(reinterpret_cast<const char*>(&record), sizeof(record)).append(subject).append(queue);
+    const auto append = [&](OriginId origin) {
+      block.append(reinterpret_cast<const char*>(&record), sizeof(record));
+      block.append(reinterpret_cast<const char*>(&origin), sizeof(origin)).append(subject).append(queue);
+    };
+    if (side != Side::kLeafs) return append(kNoOrigin);
+    account(number).side(side).for_each_of(subject, queue, [&](const Subscription& sub) { append(sub.origin()); });
   };
   InterestReplayRecord record;
   record.last = !account(number).side(side).visit_interest_slice(cursor, visit);
@@ -833,10 +849,13 @@ void Shard::on_replay(const char* bytes) {
       InterestRecord interest;
       std::memcpy(&interest, at, sizeof(interest));
       at += sizeof(interest);
+      OriginId origin;
+      std::memcpy(&origin, at, sizeof(origin));
+      at += sizeof(origin);
       const std::string_view subject(at, interest.subject_size);
       const std::string_view queue(subject.data() + subject.size(), interest.queue_size);
       at += subject.size() + queue.size();
-      replay->listener->interest_changed(account(interest.account), interest.side, subject, queue);
+      replay->listener->interest_changed(account(interest.account), interest.side, subject, queue, origin);
     }
     replay->asked = false;
     replay->cursor = record.cursor;

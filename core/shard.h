@@ -191,6 +191,7 @@ class Shard final : public ReleaseSink {
     // Records that found the ring full: {uint32 size, bytes} each, in order.
     std::string interest_overflow, delivery_overflow;
     size_t interest_head = 0, delivery_head = 0;
+    OriginId origin = kNoOrigin;        // of the interest record that comes next
     bool delivery_in_overflow = false;  // the record being written
     uint32_t writing = 0;               // its size
     char* heap = nullptr;               // set when it goes by pointer
@@ -199,14 +200,14 @@ class Shard final : public ReleaseSink {
   };
 
   void interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
-                        std::string_view subject, std::string_view queue, Session& cause);
+                        std::string_view subject, std::string_view queue, OriginId origin, Session& cause);
   // An InterestRecord or its like, to every other shard.
   template <class Record>
   void tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause);
   void tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
                    std::string_view subject, std::string_view queue, Session& cause);
   void on_interest_record(uint32_t from, const char* bytes);
-  void tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue);
+  void tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue, OriginId origin);
   // What a listener has still to be told of what was there before it: account by account, side by side, shard by shard.
   struct Replay {
     uint64_t id;

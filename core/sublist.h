@@ -139,6 +139,20 @@ class Sublist {
     });
   }
 
+  // The same for those to exactly this subject and queue.
+  template <class Visit>
+  void for_each_of(std::string_view subject, std::string_view queue, Visit&& visit) const {
+    const Entry* entry = find_entry(subject);
+    if (entry == nullptr) return;
+    if (!entry->crowded) {
+      if (queue.empty() && entry->only != nullptr) visit(*entry->only);
+    } else if (queue.empty()) {
+      for (Subscription* sub : entry->crowd->plain) visit(*sub);
+    } else if (const Group* group = find_group_named(*entry->crowd, queue)) {
+      for (Subscription* sub : group->members) visit(*sub);
+    }
+  }
+
   // Calls visit(subject, queue, weight) for each distinct local interest (weight 0 = plain): the snapshot a route or a
   // new shard needs.
   template <class Visit>

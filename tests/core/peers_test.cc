@@ -48,7 +48,8 @@ class TestPeer final : public core::PeerSession, public core::InterestListener {
   }
   core::SideSet listens_to() const override { return sides_; }
   bool listens_to(const core::Account&) const override { return true; }
-  void interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue) override {
+  void interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue,
+                        core::OriginId) override {
     const uint32_t weight = account.interest(sides_, subject, queue, this);
     std::string key(subject);
     if (!queue.empty()) key += " " + std::string(queue);
