@@ -157,6 +157,7 @@ void RouteSession::on_message(const PeerOperation& operation) {
       return protocol_violation(operation.text);
     message.header_size = static_cast<uint32_t>(header_size);
     message.origin = tokens.front();
+    message.origin_id = shard.server().origin_id(message.origin);
     tokens = tokens.subspan(1, tokens.size() - 2);
   }
   std::string_view name = origin_.account;
