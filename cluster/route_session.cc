@@ -336,12 +336,19 @@ bool RouteSession::describe(core::RouteRow& row, bool subs) const {
   row.compression = compression_;
   if (!subs) return true;
   for (const core::Subscription* sub : interest()) {
+    if (sub->side == core::Side::kReplies) continue;  // our own doing
     core::Account& account = shard.account(sub->peer_place().account);
     core::SubRow& to = row.conn.subs.emplace_back();
-    to.account = account.name;
     to.subject = account.side(sub->side).subject_of(*sub);
     to.queue = account.side(sub->side).queue_of(*sub);
     to.cid = cid;
+    // What nats-server knows it by: the line it came with.
+    const bool of_leaf = sub->side == core::Side::kRoutedLeafs;
+    if (lnocu_) to.sid = of_leaf ? "L " : "R ";
+    if (lnocu_ && of_leaf) to.sid.append(shard.server().origin_name(sub->origin())).push_back(' ');
+    if (origin_.account.empty()) to.sid.append(account.name).push_back(' ');
+    to.sid.append(to.subject);
+    if (!to.queue.empty()) to.sid.append(" ").append(to.queue);
   }
   return true;
 }

@@ -144,6 +144,7 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
             command += ["--cores", ",".join(map(str, contender.load_cores))]
         command += scenario.load_args(setup.size, setup.connections, separate)
         done = subprocess.run(command, capture_output=True, text=True, timeout=setup.timeout_s)
+        longest = server.longest_turn_ms() if scenario.topology else None
     try:
         result = json.loads(done.stdout)
     except ValueError:
@@ -153,6 +154,8 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
             "ok": False,
             "error": "; ".join(filter(None, [str(result.get("error", "")), f"the server {server.crash}"])),
         }
+    if longest is not None:
+        result["turns"] = {"longest_ms": longest}
     result["server_says"] = server.facts
     result["pace_ns"] = pace
     result["machine"] = watch.busy_ticks()

@@ -34,7 +34,7 @@ RATIOS = {SMALL: (8.0, 6.0), LARGE: (4.0, 2.2), WIDE: (12.0, 9.0), REQUEST: (2.0
 
 @dataclass(frozen=True)
 class Metric:
-    key: str  # cpu, p50, p99, subscribe, propagate, memory, idle, dial
+    key: str  # cpu, p50, p99, subscribe, propagate, memory, turn, idle, dial
     label: str
     path: tuple[str, ...]  # into the JSON of load
     unit: str  # ns, us, ms, B, %

@@ -232,6 +232,7 @@ def _cluster() -> list[Scenario]:
                 "propagate", "until the other server knows", ("subscriptions", "milliseconds"), "ms", CLUSTER, small
             ),
             *subscribing(memory_goal=(2.0, 2.0), group=CLUSTER),
+            Metric("turn", "longest turn", ("turns", "longest_ms"), "ms", CLUSTER),
             cpu(CLUSTER),
             relay=False,
             core=False,

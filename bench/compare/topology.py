@@ -10,7 +10,7 @@ import json
 import socket
 import time
 import urllib.request
-from typing import Any
+from typing import Any, Optional
 
 from .scenarios import Scenario
 from .servers import Contender, Server, StartFailure
@@ -113,6 +113,18 @@ class Deployment:
     @property
     def facts(self) -> dict[str, str]:
         return self._servers[0].facts
+
+    def longest_turn_ms(self) -> Optional[float]:
+        """How long a shard was busy without a look at anybody else, at most; of servers that say so."""
+        longest: list[float] = []
+        for server in self._servers:
+            try:
+                with urllib.request.urlopen(f"{server.monitor}/varz", timeout=5) as answer:
+                    own: dict[str, Any] = json.load(answer).get("peregrine", {})
+            except (OSError, ValueError):
+                return None
+            longest += [shard["longest_turn_us"] / 1000 for shard in own.get("shard_stats", [])]
+        return max(longest, default=None)
 
     @property
     def crash(self) -> str:

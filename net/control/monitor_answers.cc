@@ -214,6 +214,11 @@ std::span<const Row> page(const std::vector<Row>& rows, int64_t offset, int64_t 
 
 size_t rows_needed(int64_t offset, int64_t limit) { return static_cast<size_t>(offset) + static_cast<size_t>(limit); }
 
+void put_write_timeout(Json& json, config::WriteTimeout policy) {
+  if (policy == config::WriteTimeout::kClose) json["write_timeout"] = "close";
+  if (policy == config::WriteTimeout::kRetry) json["write_timeout"] = "retry";
+}
+
 // ---- merging shards
 
 struct MergedAccount {
@@ -382,7 +387,7 @@ Json cluster_detail(const ServerFacts& facts) {
   json["tls_timeout"] = seconds(config::Duration(std::chrono::seconds(2)));
   json["pool_size"] = cluster.pool_size == 0 ? 3 : cluster.pool_size;
   put_unless_empty(json, "write_deadline", cluster.write_deadline.count());
-  json["write_timeout"] = cluster.write_timeout == config::WriteTimeout::kClose ? "close" : "retry";
+  put_write_timeout(json, cluster.write_timeout);
   return json;
 }
 
@@ -444,7 +449,7 @@ Json gateway_options(const ServerFacts& facts) {
   }
   put_unless_empty(json, "reject_unknown", gateway.reject_unknown_cluster);
   put_unless_empty(json, "write_deadline", gateway.write_deadline.count());
-  json["write_timeout"] = gateway.write_timeout == config::WriteTimeout::kClose ? "close" : "retry";
+  put_write_timeout(json, gateway.write_timeout);
   return json;
 }
 
@@ -637,8 +642,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   if (options.leafnodes.defined) json["leaf"] = leaf_options(options.leafnodes, facts.leaf_port);
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
-  if (options.write_timeout == config::WriteTimeout::kClose) json["write_timeout"] = "close";
-  if (options.write_timeout == config::WriteTimeout::kRetry) json["write_timeout"] = "retry";
+  put_write_timeout(json, options.write_timeout);
   json["start"] = core::format_time(facts.start_ns);
   json["now"] = core::format_time(numbers.now_ns);
   json["uptime"] = core::format_uptime(std::max<int64_t>(0, numbers.now_ns - facts.start_ns));
