@@ -33,6 +33,7 @@ NOT_FOR_TWO = {
     ("python", "server_info"), ("go", "server_info"), ("js", "server_info"), ("cli", "server_info"), ("rust", "server_info"),
     ("java", "server_info"), ("go", "monitored"), ("go", "reconnect"), ("go", "flush_rtt"), ("python", "auto_unsubscribe"),
 }
+sys.path.insert(0, str(HERE.parent / "clients"))  # for what run.py imports
 SPEC = importlib.util.spec_from_file_location("clients_run", HERE.parent / "clients" / "run.py")
 driver = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(driver)
@@ -164,8 +165,8 @@ class Pages:
 class Pair(driver.Server):
     """What tests/clients takes for a server: two nodes behind a relay."""
 
-    def __init__(self, number, program, server_args, args, config, port, folder):
-        super().__init__(number, program, server_args, args, config, port, folder)
+    def __init__(self, number, program, server_args, args, config, port, folder, wire):
+        super().__init__(number, program, server_args, args, config, port, folder, wire)
         self.client_ports = [Ports.take(), Ports.take()]
         self.route_ports = [Ports.take(), Ports.take()]
         self.monitor_ports = [Ports.take(), Ports.take()]
