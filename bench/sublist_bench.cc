@@ -202,6 +202,25 @@ void BM_churn_cold(benchmark::State& state) {
   report(state, data);
 }
 
+// What a literal costs each other shard, in time and memory: its hash comes and goes among many.
+void BM_remote_churn(benchmark::State& state) {
+  const auto count = static_cast<uint64_t>(state.range(0));
+  Sublist index(kKey, 0, 1);
+  const auto hash_at = [](uint64_t n) {
+    n = (n ^ n >> 31) * 0x9E3779B97F4A7C15ULL;
+    return (n ^ n >> 29) * 0xBF58476D1CE4E5B9ULL;
+  };
+  const auto empty = static_cast<double>(index.stats().memory_bytes);
+  for (uint64_t n = 0; n < count; n++) index.set_remote_literal(1, hash_at(n), true);
+  state.counters["B/sub"] = (static_cast<double>(index.stats().memory_bytes) - empty) / static_cast<double>(count);
+  uint64_t n = 0;
+  for (auto _ : state) {
+    index.set_remote_literal(1, hash_at(n), false);
+    index.set_remote_literal(1, hash_at(n + count), true);
+    n++;
+  }
+}
+
 // Nobody listens: an empty account, and one with others' subscriptions.
 void BM_no_interest(benchmark::State& state) {
   Sublist index(kKey, 0, 1);
@@ -249,11 +268,17 @@ MILLION(BM_hot_mixed);
 MILLION(BM_4096_mixed);
 MILLION(BM_cold_mixed);
 MILLION(BM_churn_mixed);
+MILLION(BM_remote_churn);
 BENCHMARK(BM_hot_literals)->Arg(10000000);
 BENCHMARK(BM_cold_literals)->Arg(10000000);
 BENCHMARK(BM_cold_literals_prepared)->Arg(10000000);
+BENCHMARK(BM_churn_literals)->Arg(10000000);
 BENCHMARK(BM_churn_cold)->Arg(10000000);
+BENCHMARK(BM_hot_mixed)->Arg(10000000);
+BENCHMARK(BM_4096_mixed)->Arg(10000000);
 BENCHMARK(BM_cold_mixed)->Arg(10000000);
+BENCHMARK(BM_churn_mixed)->Arg(10000000);
+BENCHMARK(BM_remote_churn)->Arg(10000000);
 BENCHMARK(BM_no_interest);
 BENCHMARK(BM_4096_of_4096);
 BENCHMARK(BM_pattern_only_4096);

@@ -300,7 +300,7 @@ void ClientSession::on_connect(std::string_view text) {
   no_responders = wants_no_responders;
   if (connect_received_) {
     // A second CONNECT may make it another user: what the first one subscribed goes.
-    while (Subscription* sub = sids_.any()) shard.remove_subscription(*sub);
+    while (Subscription* sub = sids_.any(pool())) shard.remove_subscription(*sub);
   }
   connect_received_ = true;
   if (!name.empty() || !lang.empty() || !version.empty()) {
@@ -570,12 +570,13 @@ void ClientSession::on_sub(const Operation& operation) {
     shard.server().log.error("{} - {}", label(), error_text::kMaxSubscriptions);
     return refuse(error_text::kMaxSubscriptions);
   }
-  if (sids_.find(shard.sid_hash(), operation.sid) == nullptr) {
+  const uint64_t sid_hash = shard.sid_hash()(operation.sid);
+  if (sids_.find(pool(), sid_hash, operation.sid) == nullptr) {
     if (!is_valid_subject(operation.subject)) return refuse(error_text::kInvalidSubject);
     if (permissions != nullptr && permissions->permissions->needs_delivery_check(operation.subject, operation.queue)) {
       permissions->check_deliveries = true;
     }
-    sids_.insert(shard.sid_hash(), shard.add_subscription(*this, operation.sid, operation.subject, operation.queue));
+    sids_.insert(sid_hash, shard.add_subscription(*this, operation.sid, operation.subject, operation.queue));
   }
   if (verbose_) answer(kOk);
 }
@@ -586,7 +587,7 @@ void ClientSession::on_unsub(const Operation& operation) {
                 operation.max < 0 ? fmt::format("UNSUB {}", operation.sid)
                                   : fmt::format("UNSUB {} {}", operation.sid, operation.max));
   if (verbose_) answer(kOk);
-  Subscription* sub = sids_.find(shard.sid_hash(), operation.sid);
+  Subscription* sub = sids_.find(pool(), shard.sid_hash()(operation.sid), operation.sid);
   if (sub == nullptr) return;
   if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub->delivered) {
     shard.set_subscription_limit(*sub, static_cast<uint64_t>(operation.max));
@@ -595,12 +596,14 @@ void ClientSession::on_unsub(const Operation& operation) {
   }
 }
 
-void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash(), &sub); }
+const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
+
+void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash()(sub.sid()), &sub); }
 
 bool ClientSession::detach_slice() {
   timer_.cancel();
   for (size_t n = 0; n < kDetachSlice; ++n) {
-    Subscription* sub = sids_.any();
+    Subscription* sub = sids_.any(pool());
     if (sub == nullptr) break;
     shard.remove_subscription(*sub);
   }
@@ -707,7 +710,7 @@ void ClientSession::describe(ConnRow& row, bool subs) const {
   }
   if (account != nullptr) row.account = account->name;
   if (!subs) return;
-  sids_.for_each([&](const Subscription& sub) {
+  sids_.for_each(pool(), [&](const Subscription& sub) {
     SubRow& to = row.subs.emplace_back();
     to.subject = account->sublist.subject_of(sub);
     to.queue = account->sublist.queue_of(sub);

@@ -38,11 +38,13 @@ class ClientSession final : public Session {
   void forget(Subscription& sub) override;
   template <class Visit>
   void for_each_subscription(Visit&& visit) const {
-    sids_.for_each(visit);
+    sids_.for_each(pool(), visit);
   }
   const std::string& user() const;
 
  private:
+  const SubscriptionPool& pool() const;  // where sids_ points to
+
   // What CONNECT said that is not needed per message.
   struct Connected {
     std::string name, lang, version, user;

@@ -54,12 +54,14 @@ enum class CrossingType : uint8_t {
 // One distinct interest of the sending shard has changed: subject and queue name follow.
 struct InterestRecord {
   CrossingType type = CrossingType::kInterest;
-  bool interested;  // plain: has subscriptions now
+  bool interested;  // plain: has subscriptions now, of this subject or (if literal) of another with its hash
   Side side = Side::kClients;
+  bool literal;  // and plain: `hash` is the subject's, the same on all shards
   uint32_t account;
   uint32_t weight;  // queue: members now
   uint32_t subject_size;
   uint32_t queue_size;  // 0 = plain
+  uint64_t hash = 0;
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
 };

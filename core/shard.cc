@@ -1,6 +1,7 @@
 #include "core/shard.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -29,12 +30,6 @@ bool is_remembered(const Session& session) {
   return session.kind == SessionKind::kClient || session.kind == SessionKind::kLeaf;
 }
 }  // namespace
-
-// Subscriptions by the thousand: no malloc header on objects of 40 bytes.
-struct Shard::SubscriptionBlock {
-  static constexpr size_t kCount = 1024;
-  alignas(Subscription) char bytes[kCount * sizeof(Subscription)];
-};
 
 Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* rings, uint64_t seed, int64_t now_ns,
              int64_t wall_ns)
@@ -156,14 +151,17 @@ void Shard::on_interest(uint32_t from, const char* bytes) {
   const std::string_view queue(subject.data() + subject.size(), record.queue_size);
   Account& account = this->account(record.account);
   Sublist& sublist = account.side(record.side);
-  if (queue.empty()) {
+  if (record.literal) {
+    sublist.set_remote_literal(from, record.hash, record.interested);
+  } else if (queue.empty()) {
     sublist.set_remote(from, subject, record.interested);
   } else {
     sublist.set_remote_queue(from, subject, queue, record.weight);
   }
   account.changed(record.side);
   if (record.interested) account.note_new_interest(record.side, now_ns_);
-  tell_listeners(account, record.side, subject, queue, std::exchange(peers_[from].origin, kNoOrigin));
+  const OriginId origin = std::exchange(peers_[from].origin, kNoOrigin);
+  if (!listeners_.empty()) tell_listeners(account, record.side, subject, queue, origin);
 }
 
 bool Shard::drain_deliveries() {
@@ -615,22 +613,9 @@ Account* Shard::find_or_make_account(std::string_view name) {
 
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
-void* Shard::allocate_subscription() {
-  if (free_subscriptions_.empty()) {
-    blocks_.push_back(std::make_unique<SubscriptionBlock>());
-    char* bytes = blocks_.back()->bytes;
-    free_subscriptions_.reserve(SubscriptionBlock::kCount);
-    for (size_t n = SubscriptionBlock::kCount; n-- > 0;)
-      free_subscriptions_.push_back(bytes + n * sizeof(Subscription));
-  }
-  void* place = free_subscriptions_.back();
-  free_subscriptions_.pop_back();
-  return place;
-}
-
 Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
                                       std::string_view queue) {
-  auto* sub = new (allocate_subscription()) Subscription(&session, sid);
+  auto* sub = new (subscriptions_.allocate()) Subscription(&session, sid);
   Account& account = *session.account;
   interest_changed(account, Side::kClients, account.sublist.insert(*sub, subject, queue), true, subject, queue,
                    kNoOrigin, session);
@@ -648,7 +633,7 @@ Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, S
     interest_changed(account, side, change, true, subject, queue, origin, session);
     return known;
   }
-  auto* sub = new (allocate_subscription())
+  auto* sub = new (subscriptions_.allocate())
       Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight, origin);
   session.remember(*sub);
   const InterestChange change = sublist.insert(*sub, subject, queue);
@@ -676,15 +661,25 @@ void Shard::remove_subscription(Subscription& sub) {
     sublist.remove(sub);
     account.changed(side);
   } else {
-    const std::string subject(sublist.subject_of(sub));
-    const std::string queue(sublist.queue_of(sub));
+    // The index may forget the texts with this subscription.
+    std::string_view subject = sublist.subject_of(sub), queue = sublist.queue_of(sub);
+    std::array<char, 512> nearly_always;
+    std::string otherwise;
+    char* texts = nearly_always.data();
+    if (subject.size() + queue.size() > nearly_always.size()) {
+      otherwise.resize(subject.size() + queue.size());
+      texts = otherwise.data();
+    }
+    put(put(texts, subject), queue);
+    subject = {texts, subject.size()};
+    queue = {texts + subject.size(), queue.size()};
     const InterestChange change = sublist.remove(sub);
     if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
     interest_changed(account, side, change, false, subject, queue, sub.peer ? sub.origin() : kNoOrigin, session);
   }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
-  free_subscriptions_.push_back(&sub);
+  subscriptions_.release(&sub);
 }
 
 // What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
@@ -711,15 +706,17 @@ void Shard::interest_changed(Account& account, Side side, const InterestChange& 
   account.changed(side);
   if (interested) account.note_new_interest(side, now_ns_);
   if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
-    InterestRecord record{.interested = interested,
+    InterestRecord record{.interested = change.literal ? change.wanted : interested,
                           .side = side,
+                          .literal = change.literal,
                           .account = account.number,
                           .weight = change.weight,
                           .subject_size = static_cast<uint32_t>(subject.size()),
-                          .queue_size = static_cast<uint32_t>(queue.size())};
+                          .queue_size = static_cast<uint32_t>(queue.size()),
+                          .hash = change.hash};
     tell_interest(record, subject, queue, cause);
   }
-  tell_listeners(account, side, subject, queue, origin);
+  if (!listeners_.empty()) tell_listeners(account, side, subject, queue, origin);
 }
 
 void Shard::tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue,
@@ -814,6 +811,7 @@ void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side si
   const auto visit = [&](std::string_view subject, std::string_view queue, uint32_t weight) {
     const InterestRecord record{.interested = true,
                                 .side = side,
+                                .literal = false,  // texts are what is asked for
                                 .account = number,
                                 .weight = weight,
                                 .subject_size = static_cast<uint32_t>(subject.size()),

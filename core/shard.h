@@ -39,6 +39,7 @@
 #include "core/server.h"
 #include "core/session.h"
 #include "core/snapshot.h"
+#include "core/subscription_pool.h"
 #include "core/timer_wheel.h"
 
 namespace peregrine::core {
@@ -115,6 +116,7 @@ class Shard final : public ReleaseSink {
   Random& random() { return random_; }
   TimerWheel& timers() { return timers_; }
   const KeyedHash& sid_hash() const { return sid_hash_; }
+  const SubscriptionPool& subscriptions() const { return subscriptions_; }
   Delivery& delivery() { return delivery_; }
   Run& current_run() { return run_; }
   Account& account(uint32_t number) {
@@ -222,7 +224,6 @@ class Shard final : public ReleaseSink {
   void next_replay_part(Replay& replay);
   void send_replay_slice(uint32_t to, uint64_t id, uint32_t account, Side side, uint64_t cursor);
   void on_replay(const char* bytes);
-  void* allocate_subscription();
   void make_accounts(uint32_t up_to);
   void write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause);
   void on_interest(uint32_t from, const char* bytes);
@@ -255,9 +256,7 @@ class Shard final : public ReleaseSink {
   std::vector<Session*> sessions_;
   std::unordered_map<uint64_t, Session*> by_cid_;
   std::unordered_map<const Subscription*, uint64_t> limits_;
-  struct SubscriptionBlock;
-  std::vector<std::unique_ptr<SubscriptionBlock>> blocks_;
-  std::vector<void*> free_subscriptions_;
+  SubscriptionPool subscriptions_;
   std::deque<ConnRow> closed_rows_;
 
   std::vector<InterestListener*> listeners_;

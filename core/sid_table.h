@@ -1,119 +1,57 @@
-// The subscriptions of one session by sid: open addressing over 8-byte slots, because a session may have a million of
-// them.
+// The subscriptions of one session by sid: 8 bytes a slot, because a session may have a million of them.
 //
-// Owned by its session. Keyed hash: sids are chosen by clients. Removal shifts back, so there are no tombstones; an
-// empty table owns no memory. A slot is a pointer with 16 bits of the sid's hash on top: a probe that passes by others
-// does not touch them. Doubling a table of a million slots costs some milliseconds, once per doubling; a client with
-// that many subscriptions on one connection pays it itself, in its own turn.
+// Owned by its session; what it names lives in the shard's pool. Keyed hash: sids are chosen by clients. A slot holds
+// 32 bits of it, so neither passing by others nor moving them touches a subscription. Grows segment by segment
+// (sublist_table.h): no SUB waits for a table of a million to be copied.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string_view>
 
-#include "core/hash.h"
-#include "core/subscription.h"
+#include "core/sublist_table.h"
+#include "core/subscription_pool.h"
 
 namespace peregrine::core {
 
 class SidTable {
  public:
-  Subscription* find(const KeyedHash& hash, std::string_view sid) const {
-    if (size_ == 0) return nullptr;
-    const uint64_t wanted = hash(sid);
-    for (size_t i = wanted & mask_;; i = (i + 1) & mask_) {
-      const Slot at = slots_[i];
-      if (at == 0) return nullptr;
-      if (tag_of(at) == tag_of(wanted) && pointer(at)->sid() == sid) return pointer(at);
-    }
+  // `hash` is the keyed hash of the sid, of which the lower half is used.
+  Subscription* find(const SubscriptionPool& pool, uint64_t hash, std::string_view sid) const {
+    const Slot* slot = table_.find(tag_of(hash), [&](const Slot& each) { return pool.at(each.ref)->sid() == sid; });
+    return slot == nullptr ? nullptr : pool.at(slot->ref);
+  }
+  // There is none of this sid yet.
+  void insert(uint64_t hash, const Subscription* sub) { table_.insert({tag_of(hash), SubscriptionPool::ref_of(sub)}); }
+  void erase(uint64_t hash, const Subscription* sub) {
+    const SubscriptionPool::Ref ref = SubscriptionPool::ref_of(sub);
+    table_.erase(table_.find(tag_of(hash), [&](const Slot& each) { return each.ref == ref; }));
+    if (table_.empty()) any_from_ = 0;
   }
 
-  void insert(const KeyedHash& hash, Subscription* sub) {
-    if ((size_ + 1) * 4 > capacity() * 3) resize(hash, capacity() == 0 ? 4 : capacity() * 2);
-    place(hash, sub);
-    ++size_;
-  }
-
-  void erase(const KeyedHash& hash, const Subscription* sub) {
-    size_t i = hash(sub->sid()) & mask_;
-    while (pointer(slots_[i]) != sub) i = (i + 1) & mask_;
-    for (size_t next = (i + 1) & mask_; slots_[next] != 0; next = (next + 1) & mask_) {
-      const size_t home = hash(pointer(slots_[next])->sid()) & mask_;
-      // May the one at `next` move to `i`? Only if its home does not lie between them.
-      if (((next - home) & mask_) >= ((next - i) & mask_)) {
-        slots_[i] = slots_[next];
-        i = next;
-      }
-    }
-    slots_[i] = 0;
-    --size_;
-    if (size_ == 0) {
-      slots_.reset();
-      mask_ = 0;
-    } else if (capacity() > 64 && size_ * 8 < capacity()) {
-      resize(hash, capacity() / 4);
-    }
-  }
-
-  size_t size() const { return size_; }
+  size_t size() const { return table_.size(); }
 
   template <class Visit>
-  void for_each(Visit&& visit) const {
-    for (size_t i = 0; i < capacity(); ++i) {
-      if (slots_[i] != 0) visit(*pointer(slots_[i]));
-    }
+  void for_each(const SubscriptionPool& pool, Visit&& visit) const {
+    table_.for_each([&](const Slot& slot) { visit(*pool.at(slot.ref)); });
   }
-  // Slices of a table nobody changes between the calls: visits from slot `from`, about `count` slots; returns where to
-  // go on, or 0 when done.
-  template <class Visit>
-  size_t for_slice(size_t from, size_t count, Visit&& visit) const {
-    const size_t end = from + count < capacity() ? from + count : capacity();
-    for (size_t i = from; i < end; ++i) {
-      if (slots_[i] != 0) visit(*pointer(slots_[i]));
-    }
-    return end == capacity() ? 0 : end;
-  }
-  // For taking a session apart: any subscription, or null. Scans from the end so that erasing what it returns stays
-  // cheap.
-  Subscription* any() const {
-    while (any_from_ < capacity() || size_ != 0) {
-      if (any_from_ >= capacity()) any_from_ = 0;
-      if (slots_[any_from_] != 0) return pointer(slots_[any_from_]);
-      ++any_from_;
-    }
-    return nullptr;
+  // For taking a session apart: any subscription, or null. Goes on where it last found one, so that erasing what it
+  // returns stays cheap.
+  Subscription* any(const SubscriptionPool& pool) {
+    const Slot* slot = table_.any(any_from_);
+    return slot == nullptr ? nullptr : pool.at(slot->ref);
   }
 
  private:
-  size_t capacity() const { return slots_ == nullptr ? 0 : mask_ + 1; }
-  using Slot = uint64_t;                   // 0 = empty
-  static constexpr int kPointerBits = 48;  // of user space, on x86-64 and on arm64 without tagged pointers
-  static uint64_t tag_of(uint64_t hash_or_slot) { return hash_or_slot >> kPointerBits; }
-  static Subscription* pointer(Slot slot) {
-    return reinterpret_cast<Subscription*>(slot & ((uint64_t{1} << kPointerBits) - 1));
-  }
+  struct Slot {
+    uint32_t tag_bits;
+    SubscriptionPool::Ref ref;
+    uint32_t tag() const { return tag_bits; }
+    bool empty() const { return ref == 0; }
+  };
+  static uint32_t tag_of(uint64_t hash) { return static_cast<uint32_t>(hash); }
 
-  void place(const KeyedHash& hash, Subscription* sub) {
-    const uint64_t full = hash(sub->sid());
-    size_t i = full & mask_;
-    while (slots_[i] != 0) i = (i + 1) & mask_;
-    slots_[i] = tag_of(full) << kPointerBits | reinterpret_cast<uint64_t>(sub);
-  }
-  void resize(const KeyedHash& hash, size_t capacity_wanted) {
-    auto old = std::move(slots_);
-    const size_t old_capacity = old == nullptr ? 0 : mask_ + 1;
-    slots_ = std::make_unique<Slot[]>(capacity_wanted);
-    mask_ = capacity_wanted - 1;
-    any_from_ = 0;
-    for (size_t i = 0; i < old_capacity; ++i) {
-      if (old[i] != 0) place(hash, pointer(old[i]));
-    }
-  }
-
-  std::unique_ptr<Slot[]> slots_;
-  size_t mask_ = 0;
-  size_t size_ = 0;
-  mutable size_t any_from_ = 0;
+  SlotTable<Slot> table_;
+  uint64_t any_from_ = 0;
 };
 
 }  // namespace peregrine::core

@@ -132,7 +132,31 @@ bool has_empty_token(std::string_view rest, bool more) {
 
 }  // namespace
 
-bool is_valid_subject(std::string_view subject) { return subject.size() <= kMaxSubjectBytes && scan(subject).valid; }
+bool is_valid_subject(std::string_view subject) {
+#if defined(__SSE2__)
+  // Nearly always: up to 64 bytes with neither wildcards nor blanks, so that dots are all there is to look at.
+  const size_t size = subject.size();
+  if (size >= 16 && size <= kBlock) {
+    uint64_t dots = 0;
+    __m128i other = _mm_setzero_si128();
+    const auto look = [&](size_t at) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(subject.data() + at));
+      const auto is = [&](char c) { return _mm_cmpeq_epi8(bytes, _mm_set1_epi8(c)); };
+      const __m128i blank = _mm_set1_epi8(0x20);  // and what is below: scan() sorts that out
+      other = _mm_or_si128(
+          other, _mm_or_si128(_mm_or_si128(is('*'), is('>')), _mm_cmpeq_epi8(_mm_min_epu8(bytes, blank), bytes)));
+      dots |= uint64_t{static_cast<uint16_t>(_mm_movemask_epi8(is('.')))} << at;
+    };
+    for (size_t at = 0; at + 16 < size; at += 16) look(at);
+    look(size - 16);
+    if (_mm_movemask_epi8(other) == 0) {
+      const uint64_t ends = uint64_t{1} | uint64_t{1} << (size - 1);
+      return (dots & (dots << 1 | ends)) == 0;
+    }
+  }
+#endif
+  return subject.size() <= kMaxSubjectBytes && scan(subject).valid;
+}
 
 bool is_literal(std::string_view subject) {
   // Nearly always there is neither character, whole token or not; every SUB asks.

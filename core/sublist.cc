@@ -87,35 +87,38 @@ Sublist::~Sublist() {
 
 // ---- finding and making entries
 
-Sublist::RemoteSlot* Sublist::find_remote(uint64_t hash) const {
-  return remote_.find(tag_of(hash), [&](const RemoteSlot& slot) { return slot.hash == hash; });
-}
-
 Entry* Sublist::find_entry(std::string_view subject) const {
   if (is_literal(subject)) return literals_.empty() ? nullptr : find_literal(hash_(subject), subject);
   return active_ == nullptr ? nullptr : active_->patterns.find(subject);
 }
 
-Entry* Sublist::find_or_create_entry(std::string_view subject) {
+Entry* Sublist::find_or_create_pattern(std::string_view subject) {
+  if (wild_ == nullptr) wild_ = std::make_unique<Wild>(hash_, slab_);
+  active_ = wild_.get();
+  return wild_->patterns.find_or_create(subject);
+}
+
+Entry* Sublist::entry_to_change(std::string_view subject) {
+  const bool literal = is_literal(subject);
+  const uint64_t hash = literal ? hash_(subject) : 0;
+  Entry* entry = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
+  touch(*entry, hash);
+  return entry;
+}
+
+Entry* Sublist::find_or_create_literal(std::string_view subject, uint64_t hash) {
   assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
-  if (!is_literal(subject)) {
-    if (wild_ == nullptr) wild_ = std::make_unique<Wild>(hash_, slab_);
-    active_ = wild_.get();
-    return wild_->patterns.find_or_create(subject);
-  }
-  const uint64_t hash = hash_(subject);
   if (Entry* found = find_literal(hash, subject)) return found;
   const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(subject.size(), false));
   Entry* entry = entry_at(ref);
   std::memset(static_cast<void*>(entry), 0, Entry::kHeader);
   entry->text_size = static_cast<uint32_t>(subject.size());
   std::memcpy(const_cast<char*>(entry->text_data()), subject.data(), subject.size());
-  entry->bucket = static_cast<uint8_t>(hash_(first_token(subject)));
   literals_.insert({tag_of(hash), ref});
   return entry;
 }
 
-void Sublist::erase_entry_if_empty(Entry* entry) {
+void Sublist::erase_entry_if_empty(Entry* entry, uint64_t hash) {
   if (entry->crowded || entry->only != nullptr) return;
   if (entry->pattern) {
     if (entry->shards() != 0) return;
@@ -128,18 +131,26 @@ void Sublist::erase_entry_if_empty(Entry* entry) {
     }
     return;
   }
-  EntrySlot* slot =
-      literals_.find(tag_of(hash_(entry->text())), [&](const EntrySlot& each) { return entry_at(each.ref) == entry; });
+  EntrySlot* slot = literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref) == entry; });
   const EntrySlab::Ref ref = slot->ref;
   literals_.erase(slot);
   slab_.release(ref, entry->cell_bytes());
 }
 
+// Has a plain subscription that other shards know by this hash. Their interest must not end with the first of two
+// subjects they cannot tell apart.
+bool Sublist::wants_literal(uint64_t hash) const {
+  return literals_.find(tag_of(hash), [&](const EntrySlot& slot) {
+    const Entry& entry = *entry_at(slot.ref);
+    return has_plain(entry) && RemoteSlot::confuses(hash_(entry.text()), hash);
+  }) != nullptr;
+}
+
 // The entry's subscribers are about to change or have just changed: no cached match may go on showing the old ones.
-void Sublist::touch(const Entry& entry) {
+void Sublist::touch(const Entry& entry, uint64_t hash) {
   if (active_ == nullptr) return;
   if (entry.pattern) active_->patterns.touch(entry);
-  else active_->cache.erase(hash_(entry.text()));
+  else active_->cache.erase(hash);
 }
 
 // ---- crowds and groups
@@ -224,8 +235,10 @@ void Sublist::erase_group_if_empty(Group* group) {
 
 InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue) {
   assert(sub.entry == nullptr);
-  Entry* entry = find_or_create_entry(subject);
-  touch(*entry);
+  const bool literal = is_literal(subject);
+  const uint64_t hash = literal ? hash_(subject) : 0;
+  Entry* entry = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
+  touch(*entry, hash);
   subscriptions_++;
   inserts_++;
   if (!queue.empty()) {
@@ -238,28 +251,31 @@ InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std:
     }
     sub.entry = tag_group(group);
     refresh(*group);
-    return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
+    return {.kind = InterestChange::Kind::kWeight, .weight = static_cast<uint32_t>(group->local_weight)};
   }
   sub.entry = entry;
+  InterestChange change{.kind = InterestChange::Kind::kFirst, .literal = literal, .wanted = true, .hash = hash};
   if (!entry->crowded && entry->only == nullptr) {
     entry->only = &sub;
     sub.position = 0;
-    return {InterestChange::Kind::kFirst, 0};
+    return change;
   }
   Crowd& crowd = crowd_of(entry);
   const Measured measured(crowd_bytes_, crowd);
   sub.position = static_cast<uint32_t>(crowd.plain.size());
   crowd.plain.push_back(&sub);
-  return {crowd.plain.size() == 1 ? InterestChange::Kind::kFirst : InterestChange::Kind::kNone, 0};
+  if (crowd.plain.size() > 1) change.kind = InterestChange::Kind::kNone;
+  return change;
 }
 
 InterestChange Sublist::remove(Subscription& sub) {
   assert(sub.entry != nullptr);
   Entry* entry = entry_behind(sub);
-  touch(*entry);
+  const uint64_t hash = hash_of(*entry);
+  touch(*entry, hash);
   subscriptions_--;
   removes_++;
-  InterestChange change;
+  InterestChange change{.literal = !entry->pattern, .hash = hash};
   if (Group* group = group_behind(sub)) {
     {
       const Measured measured(crowd_bytes_, *group);
@@ -267,7 +283,7 @@ InterestChange Sublist::remove(Subscription& sub) {
       group->local_weight -= sub.weight();
     }
     refresh(*group);
-    change = {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
+    change = {.kind = InterestChange::Kind::kWeight, .weight = static_cast<uint32_t>(group->local_weight)};
     erase_group_if_empty(group);
   } else if (entry->crowded) {
     const Measured measured(crowd_bytes_, *entry->crowd);
@@ -279,7 +295,8 @@ InterestChange Sublist::remove(Subscription& sub) {
   }
   sub.entry = nullptr;
   thin_out(entry);
-  erase_entry_if_empty(entry);
+  erase_entry_if_empty(entry, hash);
+  if (change.literal && change.kind == InterestChange::Kind::kLast) change.wanted = wants_literal(hash);
   return change;
 }
 
@@ -289,10 +306,10 @@ InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
   const uint32_t before = sub.weight();
   sub.set_weight(weight);
   if (group == nullptr || sub.weight() == before) return {};
-  touch(*group->entry);
+  touch(*group->entry, hash_of(*group->entry));
   group->local_weight = group->local_weight - before + sub.weight();
   refresh(*group);
-  return {InterestChange::Kind::kWeight, static_cast<uint32_t>(group->local_weight)};
+  return {.kind = InterestChange::Kind::kWeight, .weight = static_cast<uint32_t>(group->local_weight)};
 }
 
 uint32_t Sublist::local_interest(std::string_view subject, std::string_view queue, const Session* except,
@@ -317,7 +334,7 @@ uint32_t Sublist::local_interest(std::string_view subject, std::string_view queu
 }
 
 uint32_t Sublist::remote_interest(std::string_view subject, std::string_view queue) const {
-  if (queue.empty() && is_literal(subject)) return !remote_.empty() && find_remote(hash_(subject)) != nullptr ? 1 : 0;
+  if (queue.empty() && is_literal(subject)) return remote_shards(hash_(subject)) != 0 ? 1 : 0;
   const Entry* entry = find_entry(subject);
   if (entry == nullptr) return 0;
   if (queue.empty()) return entry->shards() != 0 ? 1 : 0;
@@ -355,26 +372,46 @@ std::string_view Sublist::queue_of(const Subscription& sub) const {
 void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interested) {
   assert(shard < kMaxShards && shard != shard_);
   const ShardSet bit = ShardSet{1} << shard;
-  if (is_literal(subject)) {
-    const uint64_t hash = hash_(subject);
-    RemoteSlot* slot = find_remote(hash);
-    if ((slot != nullptr && (slot->shards & bit)) == interested) return;
-    if (active_ != nullptr) active_->cache.erase(hash);
-    if (slot == nullptr) remote_.insert({hash, bit});
-    else if (slot->shards == bit) remote_.erase(slot);
-    else slot->shards ^= bit;
-    return;
-  }
-  Entry* entry = interested ? find_or_create_entry(subject) : find_entry(subject);
+  if (is_literal(subject)) return set_remote_literal(shard, hash_(subject), interested);
+  Entry* entry = interested ? find_or_create_pattern(subject) : find_entry(subject);
   if (entry == nullptr || ((entry->shards() & bit) != 0) == interested) return;
-  touch(*entry);
+  touch(*entry, 0);
   entry->shards() ^= bit;
-  erase_entry_if_empty(entry);
+  erase_entry_if_empty(entry, 0);
+}
+
+void Sublist::set_remote_literal(uint32_t shard, uint64_t hash, bool interested) {
+  assert(shard < kMaxShards && shard != shard_);
+  constexpr uint32_t kEach = RemoteSlot::kShards;
+  if (shard >= kEach && remote_more_ == nullptr) {
+    if (!interested) return;
+    remote_more_ = std::make_unique<MoreRemote>();
+  }
+  RemoteTable& table = shard < kEach ? remote_ : (*remote_more_)[shard / kEach - 1];
+  const auto bit = static_cast<uint16_t>(1u << (shard % kEach));
+  RemoteSlot* slot = find_remote(table, hash);
+  // First of all: the bit may be set for another subject of the same 48 bits, and this one's cached match lack it.
+  if (active_ != nullptr) active_->cache.erase(hash);
+  if ((slot != nullptr && (slot->shards & bit) != 0) == interested) return;
+  if (slot == nullptr) table.insert({tag_of(hash), RemoteSlot::next_of(hash), bit});
+  else if (slot->shards == bit) table.erase(slot);
+  else slot->shards ^= bit;
+  if (shard >= kEach && std::ranges::all_of(*remote_more_, [](const RemoteTable& each) { return each.empty(); }))
+    remote_more_.reset();
+}
+
+ShardSet Sublist::more_remote_shards(uint64_t hash) const {
+  ShardSet shards = 0;
+  for (size_t n = 0; n < remote_more_->size(); ++n) {
+    if (const RemoteSlot* slot = find_remote((*remote_more_)[n], hash))
+      shards |= ShardSet{slot->shards} << ((n + 1) * RemoteSlot::kShards);
+  }
+  return shards;
 }
 
 void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::string_view queue, uint32_t weight) {
   assert(shard < kMaxShards && shard != shard_ && !queue.empty());
-  Entry* entry = weight > 0 ? find_or_create_entry(subject) : find_entry(subject);
+  Entry* entry = weight > 0 ? entry_to_change(subject) : find_entry(subject);
   if (entry == nullptr) return;
   if (weight == 0 && (!entry->crowded || find_group_named(*entry->crowd, queue) == nullptr)) return;
   Group* group = find_or_create_group(entry, queue);
@@ -382,7 +419,8 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
                                   [&](const ShardWeight& each) { return each.shard == shard; });
   const uint32_t old = place == group->remote.end() ? 0 : place->weight;
   if (old == weight) return;
-  touch(*entry);
+  const uint64_t hash = hash_of(*entry);
+  touch(*entry, hash);
   {
     const Measured measured(crowd_bytes_, *group);
     if (old == 0) group->remote.push_back({shard, weight});
@@ -393,7 +431,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
   refresh(*group);
   erase_group_if_empty(group);
   thin_out(entry);
-  erase_entry_if_empty(entry);
+  erase_entry_if_empty(entry, hash);
 }
 
 // ---- matching
@@ -419,8 +457,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
 
 [[gnu::always_inline]] inline Match Sublist::match_hashed(std::string_view subject, uint64_t hash) {
   matches_++;
-  ShardSet shards = 0;
-  if (const RemoteSlot* slot = find_remote(hash)) shards = slot->shards;
+  const ShardSet shards = remote_shards(hash);
   Entry* literal = find_literal(hash, subject);
   if (active_ != nullptr &&
       (literal == nullptr || literal->alone == 0 || literal->alone != active_->patterns.created(literal->bucket))) {
@@ -435,7 +472,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
 }
 
 Match Sublist::match(std::string_view subject) {
-  if (literals_.empty() && remote_.empty() && active_ == nullptr) {
+  if (empty()) {
     matches_++;
     return {};
   }
@@ -473,6 +510,7 @@ Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* litera
   Match match;
   auto copy = MatchCache::Copy::kNothing;
   if (literal != nullptr && found_.empty()) {
+    literal->bucket = patterns.bucket_of(subject);
     literal->alone = patterns.created(literal->bucket);
     match = match_of(*literal);
     match.shards = shards;
@@ -573,6 +611,10 @@ SublistStats Sublist::stats() const {
                        crowd_bytes_ + found_.capacity() * sizeof(Entry*) + plain_.capacity() * sizeof(Subscription*) +
                        groups_.capacity() * sizeof(QueueGroup) + merged_members_.capacity() * sizeof(Subscription*) +
                        merged_weights_.capacity() * sizeof(ShardWeight);
+  if (remote_more_ != nullptr) {
+    stats.memory_bytes += sizeof(*remote_more_);
+    for (const RemoteTable& each : *remote_more_) stats.memory_bytes += each.memory_bytes();
+  }
   if (wild_ != nullptr) {
     stats.num_cache = wild_->cache.size();
     stats.memory_bytes += wild_->patterns.memory_bytes() + wild_->cache.memory_bytes();

@@ -3,10 +3,10 @@
 // Owned, read and written by one shard only: no locks, no atomics. It is that shard's replica of the whole server's
 // interest:
 //   local   the shard's own subscriptions, exact;
-//   remote  the other shards' interest, as small as it can be: a literal subject is a 64-bit keyed hash -> set of
-//   shards (a false
-//           hit costs one wasted ring record, the target matches exactly), a pattern its text once with a set of
-//           shards, a queue group its subject and name once with one weight per shard.
+//   remote  the other shards' interest, as small as it can be: a literal subject is 48 bits of its keyed hash -> set of
+//           shards (a false hit costs one wasted ring record, the target matches exactly; a shard with two subjects of
+//           the same 48 bits says so until the last of them goes), a pattern its text once with a set of shards, a
+//           queue group its subject and name once with one weight per shard.
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
 // Invariants: match(s) equals the linear scan over all live subscriptions (tests/model/linear_sublist.h); a Match stays
@@ -15,6 +15,7 @@
 // both (as in nats-server). insert/remove and the remote setters are O(tokens), whatever the number of subscriptions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -46,7 +47,10 @@ struct InterestChange {
     kWeight,  // queue: the group has `weight` members here now (0 = gone)
   };
   Kind kind = Kind::kNone;
+  bool literal = false;  // plain and without wildcards: other shards need only `hash` and `wanted`
+  bool wanted = false;   // literal: what has this hash is wanted here, be it by another subject
   uint32_t weight = 0;
+  uint64_t hash = 0;
 };
 
 // The names and meaning of /subsz. A match that took one probe, or came from the cache, counts as a cache hit. Fan-out
@@ -94,7 +98,7 @@ class Sublist {
   // The QueueGroup::id of a queue's name.
   uint64_t group_id(std::string_view queue) const;
 
-  bool empty() const { return literals_.empty() && remote_.empty() && active_ == nullptr; }
+  bool empty() const { return literals_.empty() && remote_.empty() && remote_more_ == nullptr && active_ == nullptr; }
 
   // Texts of an inserted subscription; valid while it is inserted.
   std::string_view subject_of(const Subscription& sub) const;
@@ -102,6 +106,7 @@ class Sublist {
 
   // What other shards tell (InterestChange over the ring). Idempotent: setting what is set changes nothing.
   void set_remote(uint32_t shard, std::string_view subject, bool interested);
+  void set_remote_literal(uint32_t shard, uint64_t hash, bool interested);  // InterestChange::hash
   void set_remote_queue(uint32_t shard, std::string_view subject, std::string_view queue, uint32_t weight);
 
   // Who gets a message published on `subject`. Wildcards in it are taken literally as tokens (parity.md 1.4-04).
@@ -180,13 +185,20 @@ class Sublist {
  private:
   static constexpr uint64_t kLarge = 16384;
 
-  // What other shards have of a literal subject.
+  // What sixteen of the other shards have of a literal subject. 8 bytes: paid for on each shard, a million times.
   struct RemoteSlot {
-    uint64_t hash;
-    ShardSet shards;
-    uint32_t tag() const { return tag_of(hash); }
+    static constexpr uint32_t kShards = 16;
+    uint32_t high;  // of the hash,
+    uint16_t next;  // and its next bits
+    uint16_t shards;
+    uint32_t tag() const { return high; }
+    bool is(uint64_t hash) const { return high == tag_of(hash) && next == next_of(hash); }
     bool empty() const { return shards == 0; }
+    static uint16_t next_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 16); }
+    static bool confuses(uint64_t a, uint64_t b) { return a >> 16 == b >> 16; }
   };
+  using RemoteTable = SlotTable<RemoteSlot>;
+  using MoreRemote = std::array<RemoteTable, kMaxShards / RemoteSlot::kShards - 1>;
 
   // Everything wildcards need, made with the first pattern and kept: most accounts never have one.
   struct Wild {
@@ -201,11 +213,26 @@ class Sublist {
         literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); });
     return slot == nullptr ? nullptr : entry_at(slot->ref);
   }
-  RemoteSlot* find_remote(uint64_t hash) const;
+  [[gnu::always_inline]] static RemoteSlot* find_remote(const RemoteTable& table, uint64_t hash) {
+    return table.find(tag_of(hash), [&](const RemoteSlot& slot) { return slot.is(hash); });
+  }
+  ShardSet remote_shards(uint64_t hash) const {
+    ShardSet shards = 0;
+    if (const RemoteSlot* slot = find_remote(remote_, hash)) shards = slot->shards;
+    if (remote_more_ != nullptr) [[unlikely]]
+      shards |= more_remote_shards(hash);
+    return shards;
+  }
+  ShardSet more_remote_shards(uint64_t hash) const;
   Entry* find_entry(std::string_view subject) const;
-  Entry* find_or_create_entry(std::string_view subject);
-  void erase_entry_if_empty(Entry* entry);
-  void touch(const Entry& entry);
+  Entry* find_or_create_literal(std::string_view subject, uint64_t hash);
+  Entry* find_or_create_pattern(std::string_view subject);
+  // Finds or makes the entry of any subject, and makes cached matches forget it.
+  Entry* entry_to_change(std::string_view subject);
+  uint64_t hash_of(const Entry& entry) const { return entry.pattern ? 0 : hash_(entry.text()); }
+  void erase_entry_if_empty(Entry* entry, uint64_t hash);
+  bool wants_literal(uint64_t hash) const;
+  void touch(const Entry& entry, uint64_t hash);
 
   Crowd& crowd_of(Entry* entry);
   void thin_out(Entry* entry);
@@ -214,6 +241,9 @@ class Sublist {
   void refresh(Group& group) { group.entry->crowd->views[group.index] = group.view(); }
   void erase_group_if_empty(Group* group);
 
+  static bool has_plain(const Entry& entry) {
+    return entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr;
+  }
   static Match match_of(const Entry& entry);
   Match match_hashed(std::string_view subject, uint64_t hash);
   Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
@@ -222,9 +252,7 @@ class Sublist {
 
   template <class Visit>
   static void visit_local(const Entry& entry, Visit&& visit) {
-    if (entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr) {
-      visit(entry.text(), std::string_view(), uint32_t{0});
-    }
+    if (has_plain(entry)) visit(entry.text(), std::string_view(), uint32_t{0});
     if (!entry.crowded) return;
     for (const auto& group : entry.crowd->groups) {
       if (group->local_weight > 0)
@@ -241,8 +269,9 @@ class Sublist {
   const KeyedHash hash_;
   const uint32_t shard_;
   SlotTable<EntrySlot> literals_;
-  SlotTable<RemoteSlot> remote_;  // literals only; holds nothing while there is one shard
-  Wild* active_ = nullptr;        // wild_, while there are patterns
+  RemoteTable remote_;                       // literals; of shards 0 to 15
+  std::unique_ptr<MoreRemote> remote_more_;  // of the others, while they have any
+  Wild* active_ = nullptr;                   // wild_, while there are patterns
   uint64_t matches_ = 0;
   uint64_t slow_matches_ = 0;
   uint64_t fanout_ = 0;

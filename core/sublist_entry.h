@@ -57,7 +57,8 @@ struct Entry {
   uint32_t text_size : 22;
   uint32_t pattern : 1;
   uint32_t crowded : 1;
-  uint32_t bucket : 8;  // of the first token: which generation a cached match depends on
+  // Of the first token: which generation a cached match depends on. Of a literal known only when `alone` is.
+  uint32_t bucket : 8;
   // Literals: the generation at which no pattern was seen to match (sublist_patterns.h), 0 = not known.
   uint32_t alone;
 

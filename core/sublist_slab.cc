@@ -1,7 +1,5 @@
 #include "core/sublist_slab.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cassert>
@@ -13,22 +11,24 @@ namespace peregrine::core {
 namespace {
 
 void* allocate_chunk(size_t bytes) {
-  if (bytes < kMaxChunkBytes) {
-    void* chunk = std::malloc(bytes);
-    if (chunk == nullptr) throw std::bad_alloc();
-    return chunk;
-  }
-  void* chunk = std::aligned_alloc(kMaxChunkBytes, bytes);
+  if (bytes == kMaxChunkBytes) return allocate_huge_chunk();
+  void* chunk = std::malloc(bytes);
   if (chunk == nullptr) throw std::bad_alloc();
-  madvise(chunk, bytes, MADV_HUGEPAGE);  // a hint: refused where there are none
   return chunk;
+}
+
+void free_chunk(void* chunk, size_t bytes) {
+  if (bytes == kMaxChunkBytes) free_huge_chunk(chunk);
+  else std::free(chunk);
 }
 
 }  // namespace
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 Slab<kUnit, kMaxCell, kMinChunk>::~Slab() {
-  for (char* base : bases_) std::free(base);
+  for (size_t n = 0; n < bases_.size(); ++n) {
+    if (bases_[n] != nullptr) free_chunk(bases_[n], chunks_[n].bytes);
+  }
   for (void* cell : large_) std::free(cell);
 }
 
@@ -146,7 +146,7 @@ void Slab<kUnit, kMaxCell, kMinChunk>::release(Ref ref, size_t bytes) {
   if (chunk.bytes == kMinChunk && kMinChunk < kMaxChunkBytes) return;
   unlink(index);
   class_chunks_[chunk.cell_units]--;
-  std::free(bases_[index]);
+  free_chunk(bases_[index], chunk.bytes);
   bases_[index] = nullptr;
   bytes_ -= chunk.bytes;
   spare_chunks_.push_back(index);

@@ -1,7 +1,8 @@
 // Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds),
 // so ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a
-// directory; a full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.4 and 0.8 at
-// every size.
+// directory; a full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.3 and 0.8.
+// Small tables are roomier and at most half full: their memory is nothing, and taking something out of a full one means
+// looking at all of its neighbours.
 //
 // Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks
 // behind a slot at the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed;
@@ -75,13 +76,14 @@ class SlotTable {
     const uint32_t capacity = segment.capacity;
     uint32_t hole = static_cast<uint32_t>(slot - slots);
     // Backward shift: whatever was pushed past the hole moves into it, so there are no tombstones.
-    for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity)) {
+    uint32_t distance = 1;  // from the hole
+    for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity), ++distance) {
       const uint32_t wanted = home(slots[at].tag(), capacity);
       const uint32_t travelled = at >= wanted ? at - wanted : at + capacity - wanted;
-      const uint32_t distance = at >= hole ? at - hole : at + capacity - hole;
       if (travelled >= distance) {
         slots[hole] = slots[at];
         hole = at;
+        distance = 0;
       }
     }
     std::memset(static_cast<void*>(&slots[hole]), 0, sizeof(Slot));
@@ -89,7 +91,7 @@ class SlotTable {
     size_--;
     if (size_ == 0) {
       release();
-    } else if (capacity > kMinSegmentSlots && segment.block->count * 10 < capacity * 4) {
+    } else if (capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
       resize(index, capacity_for(segment.block->count));
     }
   }
@@ -103,6 +105,23 @@ class SlotTable {
       for (uint32_t i = 0; i < segment.capacity; i++) {
         if (!segment.block->slots()[i].empty()) visit(segment.block->slots()[i]);
       }
+    }
+  }
+
+  // Any slot, or null. Goes on from `from` (begin with 0), which is moved to what it returns: emptying a table with it
+  // walks over each slot about once.
+  const Slot* any(uint64_t& from) const {
+    if (size_ == 0) return nullptr;
+    uint64_t index = from >> 32;
+    uint32_t at = static_cast<uint32_t>(from);
+    for (;; ++index, at = 0) {
+      if (index >= directory_.size()) index = at = 0;
+      const Segment& segment = directory_[index];
+      const Slot* const slots = segment.block->slots();
+      while (at < segment.capacity && slots[at].empty()) ++at;
+      if (at >= segment.capacity) continue;
+      from = index << 32 | at;
+      return slots + at;
     }
   }
 
@@ -124,9 +143,10 @@ class SlotTable {
 
  private:
   static constexpr uint32_t kMinSegmentSlots = 8;
-  static constexpr size_t kHugeFrom = 16384;  // bytes of a segment
-  static constexpr uint32_t kHugeDepth = 4;   // sixteen segments: half a megabyte and more
-  static constexpr uint32_t kMaxDepth = 20;   // beyond this segments just grow: 2^20 of them hold six billion entries
+  static constexpr uint32_t kRoomySlots = 2048;  // segments up to this are roomy
+  static constexpr size_t kHugeFrom = 16384;     // bytes of a segment
+  static constexpr uint32_t kHugeDepth = 6;      // 64 segments: some megabytes, or its chunk would be nearly empty
+  static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
 
   struct Block {
     uint32_t count;
@@ -151,9 +171,17 @@ class SlotTable {
   static uint32_t home(uint32_t tag, uint32_t capacity) {
     return static_cast<uint32_t>((uint64_t{tag * 0x9E3779B1u} * capacity) >> 32);
   }
-  static uint32_t max_count(uint32_t capacity) { return capacity - capacity / 5; }
+  static uint32_t max_count(uint32_t capacity) {
+    return capacity <= kRoomySlots ? capacity / 2 : capacity - capacity / 5;
+  }
+  static uint32_t min_count(uint32_t capacity) {
+    return capacity <= kRoomySlots ? capacity / 8 : capacity / 4 + capacity / 20;
+  }
+  // Load 0.67, of roomy ones 0.33; away from both bounds, or a few inserts and erases would rebuild a segment each.
   static uint32_t capacity_for(uint32_t count) {
-    return std::max<uint32_t>(kMinSegmentSlots, (count + count / 2 + 7) & ~7u);  // load 0.67
+    if (count <= kRoomySlots / 2 - kRoomySlots / 16)
+      return std::clamp<uint32_t>((3 * count + 7) & ~7u, kMinSegmentSlots, kRoomySlots);
+    return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 2 + 7) & ~7u);
   }
 
   Segment make_segment(uint32_t capacity, uint32_t depth) {
@@ -197,7 +225,8 @@ class SlotTable {
   void grow(uint32_t index) {
     const Segment segment = directory_[index];
     if (segment.capacity < kMaxSegmentSlots || segment.block->depth >= kMaxDepth) {
-      const uint32_t larger = segment.capacity < 256 ? segment.capacity * 2 : segment.capacity + segment.capacity / 4;
+      const uint32_t larger = segment.capacity < kRoomySlots ? std::min(segment.capacity * 2, kRoomySlots)
+                                                             : segment.capacity + segment.capacity / 4;
       const uint32_t rounded = (larger + 7) & ~7u;
       resize(index, segment.capacity < kMaxSegmentSlots ? std::min(rounded, kMaxSegmentSlots) : rounded);
     } else {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/core/machine.h"
+#include "tests/model/colliding_subjects.h"
 
 namespace peregrine::test {
 namespace {
@@ -310,6 +311,33 @@ TEST(Crossing, ClosingAConnectionWithdrawsItsInterestEverywhere) {
   c.send("PUB s.2999 in 0\r\n\r\n");
   machine.settle();
   EXPECT_EQ(count(c.take(), "503"), 1u);
+}
+
+// --- a literal crosses as a hash
+
+// Two subjects that the other shard cannot tell apart: one is unsubscribed, the other still gets its messages, and
+// neither gets the other's.
+TEST(Crossing, OneOfTwoSubjectsOfOneHashMayGo) {
+  Machine machine(2);
+  Client& subscriber = machine.connect(0);
+  Client& publisher = machine.connect(1);
+  const core::Account& account = *subscriber.session->account;
+  const auto subjects = colliding_subjects(machine.server.hash_key.k0, machine.server.hash_key.k1, account.number, 2);
+  const auto publish = [&] {
+    for (const std::string& subject : subjects) publisher.send("PUB " + subject + " 2\r\nhi\r\n");
+    machine.settle();
+    return subscriber.take();
+  };
+  const auto arrives = [&](size_t n) { return "MSG " + subjects[n] + " " + std::to_string(n) + " 2\r\nhi\r\n"; };
+  subscriber.send("SUB " + subjects[0] + " 0\r\nSUB " + subjects[1] + " 1\r\n");
+  machine.settle();
+  EXPECT_EQ(publish(), arrives(0) + arrives(1));
+  subscriber.send("UNSUB 0\r\n");
+  machine.settle();
+  EXPECT_EQ(publish(), arrives(1));
+  subscriber.send("UNSUB 1\r\n");
+  machine.settle();
+  EXPECT_EQ(publish(), "");
 }
 
 }  // namespace

@@ -3,9 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <memory>
+#include <set>
 #include <string>
 
+#include "core/hash.h"
 #include "core/random.h"
 
 namespace peregrine::core {
@@ -16,30 +17,70 @@ TEST(SidTable, AgainstAMap) {
     Random random(seed);
     const KeyedHash hash(seed, 2, 3);
     SidTable table;
-    std::map<std::string, std::unique_ptr<Subscription>> twin;
+    SubscriptionPool pool;
+    std::map<std::string, Subscription*> twin;
+    const auto destroy = [&](Subscription* sub) {
+      sub->~Subscription();
+      pool.release(sub);
+    };
     for (int step = 0; step < 20'000; ++step) {
       const std::string sid =
           (random.below(5) == 0 ? "a-long-sid-of-many-bytes-" : "") + std::to_string(random.below(400));
       const auto at = twin.find(sid);
-      Subscription* found = table.find(hash, sid);
-      ASSERT_EQ(found, at == twin.end() ? nullptr : at->second.get()) << "seed " << seed;
+      Subscription* found = table.find(pool, hash(sid), sid);
+      ASSERT_EQ(found, at == twin.end() ? nullptr : at->second) << "seed " << seed;
       if (found != nullptr) {
-        table.erase(hash, found);
+        table.erase(hash(sid), found);
         twin.erase(at);
+        destroy(found);
       } else if (random.below(3) != 0) {
-        auto sub = std::make_unique<Subscription>(nullptr, sid);
+        auto* sub = new (pool.allocate()) Subscription(nullptr, sid);
         EXPECT_EQ(sub->sid(), sid);
-        table.insert(hash, sub.get());
-        twin.emplace(sid, std::move(sub));
+        ASSERT_EQ(pool.at(SubscriptionPool::ref_of(sub)), sub);
+        table.insert(hash(sid), sub);
+        twin.emplace(sid, sub);
       }
       ASSERT_EQ(table.size(), twin.size());
     }
     size_t visited = 0;
-    table.for_each([&](const Subscription& sub) { visited += twin.contains(std::string(sub.sid())) ? 1 : 0; });
+    table.for_each(pool, [&](const Subscription& sub) { visited += twin.contains(std::string(sub.sid())) ? 1 : 0; });
     EXPECT_EQ(visited, twin.size());
-    while (Subscription* sub = table.any()) table.erase(hash, sub);
+    while (Subscription* sub = table.any(pool)) {
+      table.erase(hash(sub->sid()), sub);
+      destroy(sub);
+    }
     EXPECT_EQ(table.size(), 0u);
   }
+}
+
+// Enough for blocks that come one by one and for some in a huge chunk; and taken apart from any order of segments.
+TEST(SidTable, ManyInAPool) {
+  constexpr int kMany = 40'000;
+  const KeyedHash hash(1, 2, 3);
+  SubscriptionPool pool;
+  SidTable table;
+  std::set<const Subscription*> all;
+  for (int n = 0; n < kMany; ++n) {
+    const std::string sid = std::to_string(n);
+    auto* sub = new (pool.allocate()) Subscription(nullptr, sid);
+    ASSERT_TRUE(all.insert(sub).second);
+    ASSERT_EQ(pool.at(SubscriptionPool::ref_of(sub)), sub);
+    table.insert(hash(sid), sub);
+  }
+  for (int n = 0; n < kMany; ++n) {
+    const std::string sid = std::to_string(n);
+    const Subscription* found = table.find(pool, hash(sid), sid);
+    ASSERT_NE(found, nullptr);
+    ASSERT_EQ(found->sid(), sid);
+  }
+  while (Subscription* sub = table.any(pool)) {
+    ASSERT_EQ(all.erase(sub), 1u);
+    table.erase(hash(sub->sid()), sub);
+    sub->~Subscription();
+    pool.release(sub);
+  }
+  EXPECT_TRUE(all.empty());
+  EXPECT_EQ(table.size(), 0u);
 }
 
 }  // namespace

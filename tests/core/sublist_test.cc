@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/subject.h"
+#include "tests/model/colliding_subjects.h"
 #include "tests/model/linear_sublist.h"
 
 namespace peregrine::core {
@@ -233,6 +234,90 @@ TEST(Sublist, RemoteInterest) {
   index.list.set_remote(5, "*", false);
   index.list.set_remote(4, "foo", false);
   EXPECT_TRUE(index.list.match("foo").empty());
+}
+
+// Other shards know a literal by its hash alone. Of two they cannot tell apart one may go, and the other's messages
+// must still come across.
+TEST(Sublist, SubjectsOfOneHashCountTogetherForOtherShards) {
+  const auto subjects = test::colliding_subjects(kKey.k0, kKey.k1, 1, 3);
+  Sublist list(kKey, 0, 1);
+  Subscription a(nullptr, "1"), b(nullptr, "2"), queued(nullptr, "3"), again(nullptr, "4");
+  InterestChange change = list.insert(a, subjects[0], "");
+  const uint64_t hash = change.hash;
+  EXPECT_TRUE(change.literal && change.wanted);
+  change = list.insert(b, subjects[1], "");
+  ASSERT_EQ(change.hash, hash) << "colliding_subjects() does not know KeyedHash any more";
+  EXPECT_EQ(change.kind, Kind::kFirst);
+  list.insert(queued, subjects[2], "q");  // told by its text, so it does not count
+
+  change = list.remove(a);
+  EXPECT_EQ(change.kind, Kind::kLast);
+  EXPECT_TRUE(change.wanted);
+  list.insert(again, subjects[1], "");
+  EXPECT_EQ(list.remove(b).kind, Kind::kNone);
+  change = list.remove(again);
+  EXPECT_EQ(change.kind, Kind::kLast);
+  EXPECT_FALSE(change.wanted);
+  list.remove(queued);
+}
+
+// The same at random, as two shards would have it: among subjects of few hashes none may be lost to the other shard,
+// and nothing may be left there in the end. With patterns about, so that matches are cached.
+TEST(Sublist, WhatAShardWantsByHashIsKnownToAnother) {
+  for (uint64_t seed = 1; seed <= 20; seed++) {
+    std::mt19937_64 random(seed);
+    const uint32_t sender = seed % 2 == 0 ? 3 : 40;
+    Sublist here(kKey, sender, 1), there(kKey, 0, 1);
+    auto subjects = test::colliding_subjects(kKey.k0, kKey.k1, 1, 4);
+    for (int i = 0; i < 4; i++) subjects.push_back("other." + std::to_string(i));
+    Subscription patterns(nullptr, "1");
+    there.insert(patterns, ">", "");
+    std::map<size_t, std::vector<std::unique_ptr<Subscription>>> subs;
+    size_t live = 0;
+    for (int step = 0; step < 2000 || live > 0; step++) {
+      const size_t n = random() % subjects.size();
+      InterestChange change;
+      if (step < 2000 && random() % 2 == 0) {
+        subs[n].push_back(std::make_unique<Subscription>(nullptr, "1"));
+        change = here.insert(*subs[n].back(), subjects[n], "");
+        live++;
+      } else if (!subs[n].empty()) {
+        change = here.remove(*subs[n].back());
+        subs[n].pop_back();
+        live--;
+      }
+      if (change.kind != Kind::kNone) {
+        ASSERT_TRUE(change.literal);
+        there.set_remote_literal(sender, change.hash, change.wanted);
+      }
+      for (size_t i = 0; i < subjects.size(); i++) {
+        const bool crosses = there.match(subjects[i]).shards == ShardSet{1} << sender;
+        if (!subs[i].empty()) ASSERT_TRUE(crosses) << "seed " << seed << ": " << i << " is lost at step " << step;
+        if (i >= 4) ASSERT_EQ(crosses, !subs[i].empty());
+      }
+    }
+    for (const std::string& subject : subjects) EXPECT_EQ(there.match(subject).shards, 0u);
+    there.remove(patterns);
+    EXPECT_TRUE(there.empty());
+  }
+}
+
+// Half of the hash is the same, and 16 bits more or not.
+TEST(Sublist, RemoteLiteralsAreToldApartBy48Bits) {
+  Sublist list(kKey, 0, 1);
+  Subscription sub(nullptr, "1");
+  const InterestChange change = list.insert(sub, "some.subject", "");
+  for (const uint32_t shard : {1u, 15u, 16u, 31u, 32u, 63u}) {
+    list.set_remote_literal(shard, change.hash ^ 0x10000, true);
+    EXPECT_EQ(list.match("some.subject").shards, 0u);
+    list.set_remote_literal(shard, change.hash ^ 0xFFFF, true);
+    EXPECT_EQ(list.match("some.subject").shards, ShardSet{1} << shard);
+    list.set_remote_literal(shard, change.hash, false);
+    EXPECT_EQ(list.match("some.subject").shards, 0u);
+    list.set_remote_literal(shard, change.hash ^ 0x10000, false);
+  }
+  list.remove(sub);
+  EXPECT_TRUE(list.empty());
 }
 
 TEST(Sublist, RemoteQueues) {

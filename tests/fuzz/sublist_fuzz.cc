@@ -1,7 +1,7 @@
 // libFuzzer: bytes become operations on the index and on its linear twin; any difference is a crash.
 //
 //   clang++ -std=c++2b -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/sublist_fuzz.cc core/sublist*.cc
-//       core/match_cache.cc core/subject.cc -o sublist_fuzz && ./sublist_fuzz -max_len=512
+//       core/huge_chunk.cc core/match_cache.cc core/subject.cc -o sublist_fuzz && ./sublist_fuzz -max_len=512
 //
 // Built with -DSUBLIST_FUZZ_MAIN it is a plain program that replays the files it is given.
 

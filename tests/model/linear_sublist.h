@@ -55,8 +55,8 @@ class LinearSublist {
     subs_.push_back({&sub, std::string(subject), std::string(queue), split(subject)});
     const auto count = static_cast<uint32_t>(count_of(subject, queue));
     using Kind = core::InterestChange::Kind;
-    if (!queue.empty()) return {Kind::kWeight, count};
-    return {count == 1 ? Kind::kFirst : Kind::kNone, 0};
+    if (!queue.empty()) return {.kind = Kind::kWeight, .weight = count};
+    return {.kind = count == 1 ? Kind::kFirst : Kind::kNone};
   }
 
   core::InterestChange remove(core::Subscription& sub) {
@@ -65,8 +65,8 @@ class LinearSublist {
     subs_.erase(found);
     const auto count = static_cast<uint32_t>(count_of(gone.subject, gone.queue));
     using Kind = core::InterestChange::Kind;
-    if (!gone.queue.empty()) return {Kind::kWeight, count};
-    return {count == 0 ? Kind::kLast : Kind::kNone, 0};
+    if (!gone.queue.empty()) return {.kind = Kind::kWeight, .weight = count};
+    return {.kind = count == 0 ? Kind::kLast : Kind::kNone};
   }
 
   void set_remote(uint32_t shard, std::string_view subject, bool interested) {

@@ -1,0 +1,17 @@
+// Chunks of 2 MiB, aligned to their size, for what may grow to millions: huge pages where the system grants them.
+//
+// From the system and back to it, not by malloc: an arena keeps what is freed in its middle, and with it a resident
+// huge page for each chunk. One freed chunk per thread is kept, so that a subscription coming and going at the edge of
+// a chunk does not clear 2 MiB each time. Any thread; throws std::bad_alloc.
+#pragma once
+
+#include <cstddef>
+
+namespace peregrine::core {
+
+inline constexpr size_t kHugeChunkBytes = size_t{2} << 20;
+
+void* allocate_huge_chunk();  // not cleared
+void free_huge_chunk(void* chunk);
+
+}  // namespace peregrine::core
