@@ -258,10 +258,14 @@ int64_t Shard::next_deadline_ns() const {
 void Shard::publish() {
   const auto publish_interest = [&] {
     for (Peer& peer : peers_) {
-      if (peer.out != nullptr && peer.out->interest.unpublished()) {
+      if (peer.out == nullptr) continue;
+      if (peer.out->interest.unpublished()) {
         peer.out->interest.publish();
-        peer.published = true;
+        peer.published_quietly = true;
       }
+      // What does not fit waits for the peer to make room, be there news in this turn or not.
+      const uint32_t quiet_at_most = std::min(kQuietBytes, 2 * peer.out->interest.max_record());
+      peer.published |= peer.quiet_bytes >= quiet_at_most || !peer.interest_overflow.empty();
     }
   };
   if (rules.interest_first) publish_interest();
@@ -279,16 +283,19 @@ void Shard::publish() {
     publish_interest();
   }
   bool any = false;
-  for (const Peer& peer : peers_) any |= peer.published;
+  for (const Peer& peer : peers_) any |= peer.published || peer.published_quietly;
   if (!any) return;
   // Pairs with the fence in try_sleep(): either we see the sleeper's flag or it sees our tails.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   for (uint32_t n = 0; n < shard_count_; ++n) {
-    if (!peers_[n].published) continue;
-    peers_[n].published = false;
+    Peer& peer = peers_[n];
+    if (!peer.published && !peer.published_quietly) continue;
+    const uint32_t wakes = peer.published ? kAsleep : kAsleepListening;
+    if (peer.published) peer.quiet_bytes = 0;
+    peer.published = peer.published_quietly = false;
     Shard& target = *server_.shards[n];
-    if (target.sleeping_.load(std::memory_order_relaxed) != 0 &&
-        target.sleeping_.exchange(0, std::memory_order_relaxed) != 0) {
+    if (target.sleeping_.load(std::memory_order_relaxed) >= wakes &&
+        target.sleeping_.exchange(kAwake, std::memory_order_relaxed) != kAwake) {
       ++ring_counters_.wakeups;
       target.waker_();
     }
@@ -296,14 +303,14 @@ void Shard::publish() {
 }
 
 bool Shard::try_sleep() {
-  sleeping_.store(1, std::memory_order_relaxed);
+  sleeping_.store(listeners_.empty() ? kAsleep : kAsleepListening, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   bool something = !mailbox_.empty();
   for (const Peer& peer : peers_) {
     if (peer.in != nullptr && (!peer.in->interest.empty() || !peer.in->delivery.empty())) something = true;
   }
   if (something) {
-    sleeping_.store(0, std::memory_order_relaxed);
+    sleeping_.store(kAwake, std::memory_order_relaxed);
     return false;
   }
   ++parks_;
@@ -313,7 +320,9 @@ bool Shard::try_sleep() {
 
 void Shard::wake() {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (sleeping_.load(std::memory_order_relaxed) != 0 && sleeping_.exchange(0, std::memory_order_relaxed) != 0) waker_();
+  if (sleeping_.load(std::memory_order_relaxed) != kAwake &&
+      sleeping_.exchange(kAwake, std::memory_order_relaxed) != kAwake)
+    waker_();
 }
 
 void Shard::post(Mailbox::Command command) {
@@ -371,6 +380,7 @@ void Shard::tell_interest(const Record& record, std::string_view subject, std::s
     Ring& ring = peer.out->interest;
     ++ring_counters_.records_out;
     ring_counters_.bytes_out += record.size();
+    peer.quiet_bytes += record.size();
     if (record.size() > ring.max_record()) {
       HeapRecord heap;
       heap.record_size = record.size();

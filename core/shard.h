@@ -96,9 +96,11 @@ class Shard final : public ReleaseSink {
   int64_t next_deadline_ns() const;
 
   // --- sleeping (the reactor's side of the wake-up protocol; tests/spin models it) ---
-  // Announces the wish to sleep. False: something has arrived meanwhile, do another turn.
+  // Announces the wish to sleep. False: something has arrived meanwhile, do another turn. Asleep, a shard without
+  // listeners is not woken for interest until kQuietBytes of it wait: whatever wakes it is thought about after the
+  // interest has been drained, so nobody can tell, and clients whose subscriptions come and go do not wake every core.
   bool try_sleep();
-  void awake() { sleeping_.store(0, std::memory_order_relaxed); }
+  void awake() { sleeping_.store(kAwake, std::memory_order_relaxed); }
   void set_waker(std::function<void()> waker) { waker_ = std::move(waker); }
 
   // --- any thread ---
@@ -198,7 +200,9 @@ class Shard final : public ReleaseSink {
     uint32_t writing = 0;               // its size
     char* heap = nullptr;               // set when it goes by pointer
     uint64_t delivery_limit = 0;        // snapshot of this turn
-    bool published = false;
+    uint32_t quiet_bytes = 0;           // of interest, since it was last looked whether the peer sleeps
+    bool published = false;             // something that asks for waking it: a delivery, much interest,
+    bool published_quietly = false;     // or for waking it if it has listeners
   };
 
   void interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
@@ -267,6 +271,7 @@ class Shard final : public ReleaseSink {
   std::vector<Session*> closing_;  // marked; to be taken apart
   std::vector<Session*> stalled_;
   Timer stall_timer_;
+  static constexpr uint32_t kQuietBytes = 32 * 1024;  // some 20 µs of draining; a quarter of a smaller ring
   static constexpr size_t kPaceUntil = 128 * 1024;
   static constexpr int64_t kPaceNs = 500'000;
   struct Paced {
@@ -284,7 +289,8 @@ class Shard final : public ReleaseSink {
   bool delivery_stuck_ = false;
   uint32_t first_peer_ = 0;  // where the next drain begins
   Mailbox mailbox_;
-  alignas(128) std::atomic<uint32_t> sleeping_{0};
+  static constexpr uint32_t kAwake = 0, kAsleep = 1, kAsleepListening = 2;  // the latter with listeners_
+  alignas(128) std::atomic<uint32_t> sleeping_{kAwake};
   std::function<void()> waker_;
 
   bool lame_duck_ = false;

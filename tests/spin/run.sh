@@ -21,6 +21,7 @@ caught.flush_before_publish.flush  FLUSH  FLUSH_BEFORE_PUBLISH  had==
 caught.publish_while_stuck         CHAIN  PUBLISH_WHILE_STUCK   knows
 caught.flush_while_stuck           PONG   FLUSH_WHILE_STUCK     knows
 caught.flush_while_stuck.flush     STUCK  FLUSH_WHILE_STUCK     had==
+caught.quiet_while_stuck           STUCK  QUIET_WHILE_STUCK     q_len(deliver
 caught.no_session_hold             FLUSH  NO_SESSION_HOLD       had==
 caught.no_sleeper_fence            FLUSH  NO_SLEEPER_FENCE      q_len(deliver
 caught.no_waker_fence              FLUSH  NO_WAKER_FENCE        q_len(deliver
