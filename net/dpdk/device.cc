@@ -7,6 +7,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -201,11 +202,36 @@ std::string Device::configure(const DevicePlan& plan) {
   return "";
 }
 
+// net_af_xdp tells the kernel of its pool as one run of frames without gaps, as many bytes as the frames have. Ordinary
+// pools let no frame cross a page, so that the last of them would lie beyond what the kernel takes.
+static rte_mempool* packed_pool(const std::string& name, uint32_t frames, uint16_t private_bytes, uint16_t room,
+                                int node) {
+  rte_pktmbuf_pool_private about{};
+  about.mbuf_data_room_size = room;
+  about.mbuf_priv_size = private_bytes;
+  const auto bytes = static_cast<unsigned>(sizeof(rte_mbuf) + private_bytes + room);
+  rte_mempool* const pool = rte_mempool_create_empty(name.c_str(), frames, bytes, kPoolCache, sizeof(about), node,
+                                                     RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+  if (pool == nullptr) return nullptr;
+  if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), nullptr) == 0) {
+    rte_pktmbuf_pool_init(pool, &about);
+    if (rte_mempool_populate_default(pool) >= 0 && pool->nb_mem_chunks == 1) {
+      rte_mempool_obj_iter(pool, rte_pktmbuf_init, nullptr);
+      return pool;
+    }
+  }
+  rte_mempool_free(pool);
+  rte_errno = ENOMEM;
+  return nullptr;
+}
+
 std::string Device::make_pool(std::vector<rte_mempool*>& pools, const std::string& name, uint32_t frames,
                               uint16_t private_bytes) {
-  rte_mempool* const pool = rte_pktmbuf_pool_create(name.c_str(), frames, kPoolCache, private_bytes,
-                                                    static_cast<uint16_t>(frame_bytes_ + RTE_PKTMBUF_HEADROOM),
-                                                    numa_node_ < 0 ? SOCKET_ID_ANY : numa_node_);
+  const auto room = static_cast<uint16_t>(frame_bytes_ + RTE_PKTMBUF_HEADROOM);
+  const int node = numa_node_ < 0 ? SOCKET_ID_ANY : numa_node_;
+  rte_mempool* const pool = starts_with(driver_, "net_af_xdp")
+                                ? packed_pool(name, frames, private_bytes, room, node)
+                                : rte_pktmbuf_pool_create(name.c_str(), frames, kPoolCache, private_bytes, room, node);
   if (pool == nullptr) {
     return fmt::format("no memory for {} frames of {} bytes ({}); set dpdk.memory higher", frames, frame_bytes_,
                        errno_text(rte_errno));

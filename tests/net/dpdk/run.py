@@ -292,6 +292,28 @@ def addresses(stage):
 
 
 @scene
+def drivers(stage):
+    """The other virtual drivers: net_af_xdp, with a shard more than it has queues, too, and net_tap."""
+    said = []
+    cases = [("af_xdp", "net_af_xdp0,iface=s0", 1, 1, "client"), ("af_xdp, 2 shards", "net_af_xdp0,iface=s0", 1, 2, "client"),
+             ("tap", "net_tap0,iface=dtap0", 1, 1, "server"), ("tap, 2 queues", "net_tap0,iface=dtap0", 2, 2, "server")]
+    for name, device, queues, shards, space in cases:
+        megabytes = 256 if stage.full else 16
+        with stage.broker(device=device, queues=queues, shards=shards) as broker:
+            if space == "server":
+                # Whole checksums; the TAP device has gone with the broker.
+                sh("ip netns exec server ethtool -K dtap0 tx off tso off gso off gro off >/dev/null; ip -n server link set dtap0 up;"
+                   "ip -n server addr add 10.66.0.1/24 dev dtap0")
+            result = in_client("transfer", megabytes, space=space)
+            crowd = in_client("crowd", 1000, space=space)
+            again = in_client("transfer", megabytes, space=space)
+            timeouts = broker.tcp("timeouts")
+        said.append(f"{name}: {result['mbytes_per_s']} and {again['mbytes_per_s']} MB/s each way, {crowd['connections']} connections "
+                    f"in {crowd['connect_s']} s, {timeouts} timeouts")
+    return "; ".join(said)
+
+
+@scene
 def huge_pages(stage):
     """With huge pages, as on bare metal. Only with --full: this reserves some for the whole machine while it runs."""
     reserved = pathlib.Path("/proc/sys/vm/nr_hugepages")
