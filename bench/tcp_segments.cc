@@ -102,6 +102,23 @@ int main(int argc, char** argv) {
     }
   }
   const std::vector<char> bytes(payload, 'x');
+  // Turns of 32 full segments need a larger window than a connection starts with.
+  for (int turn = 0; turn < 200; ++turn) {
+    now += 100'000;
+    tcp_bench_input(client, ports[1]);
+    client.advance(now);
+    const iovec iov{const_cast<char*>(bytes.data()), payload};
+    for (int i = 0; i < 8; ++i) client.send(conn, {&iov, 1});
+    client.flush(now);
+    events.clear();
+    client.acquire(events);
+    tcp_bench_input(server, ports[0]);
+    server.advance(now);
+    events.clear();
+    server.acquire(events);
+    for (const Event& event : events) server.release(event);
+    server.flush(now);
+  }
   for (size_t done = 0; done < segments; done += 32) {
     now += 100'000;
     tcp_bench_send(client, ports[1], conn, bytes.data(), payload);

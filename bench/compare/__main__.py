@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import budget, contenders, html, machine, model, wire
+from . import budget, contenders, frames, html, machine, model, wire
 from .goals import judge
 from .measure import Cell, Row, Setup, run_all, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
@@ -190,6 +190,7 @@ def main() -> int:
         select(a.scenario, a.full), a.max_memory if a.max_memory is not None else 0.8 * machine.memory_available_gib()
     )
     if a.wire:
+        notes += [frames.floor(driver) for driver in wire.DRIVERS]
         scenarios = [s for s in scenarios if not s.topology and not s.cores]
     who = contenders.contenders_of(a)
     if any(c.setup == ONE_CORE and set(c.cores or []) & set(c.load_cores or []) for c in who):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 SPACE, NEAR, FAR = "server", "pgk0", "pgd0"
 SERVER, CLIENT = "10.67.0.2", "10.67.0.1"
@@ -62,7 +61,3 @@ def config(driver: str, shards: int) -> str:
 def python() -> list[str]:
     """How this program was started, for enter()."""
     return [sys.executable, "-m", "bench.compare", *sys.argv[1:]]
-
-
-def frames_out() -> int:
-    return int(Path(f"/sys/class/net/{NEAR}/statistics/rx_packets").read_text())

@@ -38,19 +38,24 @@ bool wants(const config::DpdkPort& port, const char* offload) {
 
 bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
 
-// This process's packet sockets on an interface, in the order they were made: descriptors are given out lowest first.
-std::vector<int> packet_sockets(unsigned interface) {
+// This process's sockets of a kind, in the order they were made: descriptors are given out lowest first.
+std::vector<int> sockets_of(int family) {
   std::vector<int> found;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", ignored)) {
     const int fd = std::atoi(entry.path().filename().c_str());
-    sockaddr_ll at{};
-    socklen_t size = sizeof(at);
-    if (getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) != 0 || at.sll_family != AF_PACKET) continue;
-    if (at.sll_ifindex == static_cast<int>(interface)) found.push_back(fd);
+    int domain = 0;
+    socklen_t size = sizeof(domain);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == family) found.push_back(fd);
   }
   std::sort(found.begin(), found.end());
   return found;
+}
+
+bool is_bound_to(int fd, unsigned interface) {
+  sockaddr_ll at{};
+  socklen_t size = sizeof(at);
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) == 0 && at.sll_ifindex == static_cast<int>(interface);
 }
 
 std::string plural(uint32_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
@@ -80,6 +85,7 @@ std::expected<std::unique_ptr<Device>, std::string> Device::open(uint16_t number
   HeldMessages held;
   std::unique_ptr<Device> device(new Device(number, port));
   std::string why = device->configure(plan);
+  device->others_sockets_ = sockets_of(AF_XDP);
   if (why.empty()) why = device->set_up_queues(plan);
   if (why.empty()) why = device->start(plan);
   if (!why.empty()) return std::unexpected(fmt::format("port {}: {}", port.device, why));
@@ -319,11 +325,21 @@ std::string Device::start(const DevicePlan& plan) {
 }
 
 void Device::use_kernel_sockets(const DevicePlan& plan) {
-  if (!starts_with(driver_, "net_af_packet")) return;
-  const std::vector<int> sockets = packet_sockets(if_nametoindex(kernel_interface_.c_str()));
-  for (const int fd : sockets) {
-    const int wanted = kSendBufferBytes;
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof(wanted)) != 0) lazy_fds_.push_back(fd);
+  std::vector<int> sockets;
+  if (starts_with(driver_, "net_af_packet")) {
+    const unsigned interface = if_nametoindex(kernel_interface_.c_str());
+    for (const int fd : sockets_of(AF_PACKET)) {
+      if (!is_bound_to(fd, interface)) continue;
+      const int wanted = kSendBufferBytes;
+      if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof(wanted)) != 0) lazy_fds_.push_back(fd);
+      sockets.push_back(fd);
+    }
+  } else if (starts_with(driver_, "net_af_xdp")) {
+    for (const int fd : sockets_of(AF_XDP)) {  // made with the queues; they do not say whose they are
+      if (!std::binary_search(others_sockets_.begin(), others_sockets_.end(), fd)) sockets.push_back(fd);
+    }
+  } else {
+    return;
   }
   if (plan.interrupts && sockets.size() == rx_queues_) {
     interrupts_ = true;

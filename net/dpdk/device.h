@@ -113,6 +113,7 @@ class Device {
   std::vector<rte_mempool*> tx_pools_;  // per shard
   std::vector<int> interrupt_fds_;
   std::vector<int> lazy_fds_;
+  std::vector<int> others_sockets_;  // of net_af_xdp, from before this device
   Rss rss_;
   std::atomic<bool> link_up_{false};
   std::atomic<uint32_t> link_mbps_{0};

@@ -308,6 +308,7 @@ def drivers(stage):
             crowd = in_client("crowd", 1000, space=space)
             again = in_client("transfer", megabytes, space=space)
             timeouts = broker.tcp("timeouts")
+            assert broker.dpdk()["ports"][0]["rx_interrupts"], "it has to nap"
         said.append(f"{name}: {result['mbytes_per_s']} and {again['mbytes_per_s']} MB/s each way, {crowd['connections']} connections "
                     f"in {crowd['connect_s']} s, {timeouts} timeouts")
     return "; ".join(said)
