@@ -106,11 +106,9 @@ PeerInfo LeafNodes::info() const {
   info.cluster = cluster_name();
   info.info_on_connect = true;
   if (!own_url_.empty()) info.leafnode_urls.push_back(own_url_);
-  if (!all.leafnodes.no_advertise) {
-    std::lock_guard lock(mutex_);
-    for (const std::string& url : cluster_urls_) {
-      if (url != own_url_) info.leafnode_urls.push_back(url);
-    }
+  std::lock_guard lock(mutex_);
+  for (const std::string& url : cluster_urls_) {
+    if (url != own_url_) info.leafnode_urls.push_back(url);
   }
   return info;
 }

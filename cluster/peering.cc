@@ -50,7 +50,7 @@ MeshPlan Peering::plan_mesh() const {
   plan.port = routes_.port;
   plan.client_urls = client_urls();
   if (gateways_ != nullptr) plan.gateway_url = gateways_->url();
-  if (leafs_ != nullptr) plan.leafnode_url = leafs_->own_url();
+  if (leafs_ != nullptr && !options_.leafnodes.no_advertise) plan.leafnode_url = leafs_->own_url();
   for (const std::string& address : choice_.addresses.empty() ? net::interface_addresses() : choice_.addresses)
     plan.own_addresses.push_back(net::host_and_port(address, routes_.port));
   return plan;

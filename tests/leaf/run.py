@@ -20,7 +20,10 @@ import time
 
 from servers import HOST, Client, Node, barrier, url
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "conversation"))
+TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
+sys.path[:0] = [os.path.join(TESTS, "conversation"), os.path.join(TESTS, "cluster")]
+import client as talking  # noqa: E402
+from across import conversation  # noqa: E402
 from broker import Broker, StartError, Tally, default_server, find_reference, free_port, is_reference, until  # noqa: E402
 
 PAIRS = []  # (name, function): held between a hub and a leaf of every combination
@@ -105,6 +108,35 @@ def talks_both_ways(hub, leaf):
             check([m.subject for m in got] == ["a.x.h", "a.x.0", "a.x.l"], f"order {[m.subject for m in got]}")
             check((got[0].header, got[0].payload, got[0].reply) == (header, b"body", "answer.here"), "headers")
             check(got[1].payload == b"" and got[2].payload == large, "payloads")
+
+
+def at(node):
+    """Makes clients there, as conversation() wants them."""
+    return lambda: talking.Client(node.connect, name=f"client at {node.port}")
+
+
+@pair
+def the_whole_conversation(hub, leaf):
+    with Link(hub, leaf) as link:
+        conversation(at(link.hub), at(link.leaf))
+
+
+@pair
+def the_whole_conversation_of_a_leaf_of_a_leaf(hub, leaf):
+    """Between its ends, and from the middle to both."""
+    with Node(hub) as center, Node(leaf, remotes=[url(center)]) as middle, Node(hub, listen=False, remotes=[url(middle)]) as end:
+        center.linked()
+        middle.linked(2)
+        end.linked()
+        conversation(at(center), at(end))
+        conversation(at(middle), at(end))
+
+
+@pair
+def the_whole_conversation_of_two_leafs(hub, leaf):
+    with Node(hub) as center, Node(leaf, listen=False, remotes=[url(center)]) as east, Node(leaf, listen=False, remotes=[url(center)]) as west:
+        center.linked(2)
+        conversation(at(east), at(west))
 
 
 @pair
@@ -342,6 +374,98 @@ def mappings_apply(hub, leaf):
         link.at_leaf.pub("gone", "y")
         got = [(m.subject, m.payload) for m in barrier(link.at_hub, link.at_leaf)]
         check(got == [("shop.order", b"x")] * 2 + [("shop.gone", b"y")], f"{got}")
+
+
+# ---------------------------------------------------------------------------------------------------- options
+
+
+def is_old(*binaries):
+    return any("2.9" in version(binary) for binary in binaries)
+
+
+@pair
+def a_token_in_the_url(hub, leaf):
+    if is_old(hub, leaf):  # 2.9 knows no tokens of leafnodes
+        return
+    with Node(hub, "authorization { token: secret }") as center:
+        with Node(leaf, listen=False, remotes=[url(center, "wrong@")]) as edge:
+            check(until(lambda: "Authorization Violation" in edge.log(), 8), edge.log_tail())
+            check(center.leafs() == [], "let in")
+        with Node(leaf, listen=False, remotes=[url(center, "secret@")]):
+            center.linked()
+
+
+@pair
+def isolation_is_asked_for(hub, leaf):
+    """request_isolation: the hub does not tell this one what other leafnodes want."""
+    if is_old(hub, leaf):
+        return
+    with Node(hub) as center, Node(leaf, listen=False, remotes=[url(center) + ", request_isolation: true"]) as alone, \
+            Node(leaf, listen=False, remotes=[url(center)]) as other:
+        center.linked(2)
+        check(sorted(bool(row.get("is_isolated")) for row in center.leafs()) == [False, True], "is_isolated in /leafz")
+        with Client(other) as east, Client(center) as middle, Client(alone) as west:
+            east.sub("east")
+            middle.sub("middle")
+            west.sub("west")
+            barrier(middle, west)
+            check(until(lambda: other.interest() == ["middle", "west"]), f"the other one: {other.interest()}")
+            check(alone.interest() == ["middle"], f"the one that asked: {alone.interest()}")
+
+
+@pair
+def isolation_on_our_side(hub, leaf):
+    """isolate of a remote: the hub is not told what our own leafnodes want."""
+    if is_old(hub, leaf):
+        return
+    with Node(hub) as center, Node(leaf, remotes=[url(center) + ", isolate: true"]) as middle, \
+            Node(leaf, listen=False, remotes=[url(middle)]) as end:
+        center.linked()
+        middle.linked(2)
+        with Client(end) as far, Client(middle) as near, Client(center) as top:
+            far.sub("far")
+            near.sub("near")
+            top.sub("top")
+            barrier(near, top)
+            barrier(top, far)
+            check(until(lambda: center.interest() == ["near"]), f"the hub was told {center.interest()}")
+            check(until(lambda: "top" in end.interest()), f"the end was told {end.interest()}")
+
+
+@pair
+def disabled_remotes_stay_away(hub, leaf):
+    if is_old(hub, leaf):
+        return
+    with Node(hub) as one, Node(hub) as two, Node(leaf, listen=False, remotes=[url(one) + ", disabled: true", url(two)]):
+        two.linked()
+        time.sleep(1.2)
+        check(one.leafs() == [], "connected to the disabled one")
+
+
+@pair
+def servers_it_is_told_of(hub, leaf):
+    """leafnode_urls of INFO: the cluster's, but for no_advertise and advertise; and a remote may ignore them."""
+    if is_old(hub, leaf):
+        return
+    with Members("HUBS") as hubs:
+        first = hubs.add(hub)
+        second = hubs.add(hub, leaf='no_advertise: true')
+        third = hubs.add(hub, leaf='advertise: "leafs.example:1234"')
+        hubs.formed()
+
+        def told(node):
+            raw, info = solicit(node, None)
+            raw.sock.close()
+            return sorted(info["leafnode_urls"])
+        urls = [f"{HOST}:{first.leaf_port}", f"{HOST}:{second.leaf_port}"]
+        check(until(lambda: told(first) == sorted([urls[0], "leafs.example:1234"])), f"{told(first)}")
+        check(until(lambda: "leafs.example:1234" in told(second)), f"the one that does not advertise: {told(second)}")
+        check(until(lambda: told(third) == sorted(["leafs.example:1234", urls[0]])), f"advertise: {told(third)}")
+        with Node(leaf, listen=False, leaf='reconnect: "100ms"', remotes=[url(first) + ", ignore_discovered_servers: true"]):
+            first.linked()
+            first.stop()
+            time.sleep(1.5)
+            check(second.leafs() == [] and third.leafs() == [], "went to one it was told of")
 
 
 # ---------------------------------------------------------------------------------------------------- topologies
