@@ -384,7 +384,7 @@ bool GatewaySession::describe(core::GatewayRow& row, const core::GatewayzQuery& 
   PeerLink::describe(row.conn, false);
   row.name = name_;
   row.outbound = outbound_;
-  row.is_configured = gateways_.is_configured(name_);
+  row.is_configured = outbound_ && gateways_.is_configured(name_);
   if (!query.accounts) return true;
   for (const auto& [account, mode] : modes_) {
     if (!query.account.empty() && query.account != account) continue;

@@ -66,7 +66,9 @@ std::string Gateways::url() const { return net::host_and_port(plan_.host, static
 void Gateways::start() {
   core::Log& log = server_.log;
   log.info("Gateway name is {}", settings_.name);
-  log.info("Address for gateway {} is {}", core::quote(settings_.name), url());
+  const bool advertised = !server_.options.gateway.advertise.empty();
+  log.info("{} {} {}", advertised ? "Advertise address for gateway" : "Address for gateway",
+           core::quote(settings_.name), (advertised ? "is set to " : "is ") + url());
   on_home([this] {
     for (auto& [name, remote] : remotes_) solicit(*remote, kSolicitDelayNs);
   });

@@ -582,6 +582,7 @@ void LeafSession::message_line(std::string& to, const core::Account&, const core
 
 void LeafSession::describe(core::ConnRow& row, bool subs) const {
   PeerLink::describe(row, subs);
+  if (accepted()) row.version = connect_.version;
   row.up = up();
   row.spoke = spoke_;
   row.isolated = isolated_;

@@ -103,7 +103,6 @@ std::string PeerLink::label() const {
 void PeerLink::describe(core::ConnRow& row, bool) const {
   row.cid = cid;
   row.kind = log_name(kind);
-  row.type = "nats";
   row.ip = ip();
   row.port = port();
   row.start_ns = start_wall_ns_;

@@ -331,7 +331,8 @@ Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs
   json["out_bytes"] = row.traffic.out_bytes;
   put_unless_empty(json, "stalls", row.stalls);
   json["subscriptions"] = row.subscriptions;
-  put_unless_empty(json, "name", row.name);
+  // What a connection has said of itself in CONNECT: a hub that we connected to has said nothing.
+  if (row.kind != "Leafnode" || !row.version.empty()) put_unless_empty(json, "name", row.name);
   put_unless_empty(json, "lang", row.lang);
   put_unless_empty(json, "version", row.version);
   put_unless_empty(json, "tls_version", row.tls_version);
@@ -464,13 +465,13 @@ Json gateway_detail(const core::GatewayRow& row, const core::GatewayzQuery& quer
     Json each = Json::object();
     each["name"] = account.name;
     each["interest_mode"] = account.mode;
+    each["interest_only_threshold"] = kInterestOnlyThreshold;
     if (row.outbound) {
-      each["interest_only_threshold"] = kInterestOnlyThreshold;
       put_unless_empty(each, "num_subs", account.subscriptions);
       put_unless_empty(each, "num_queue_subs", account.queue_subscriptions);
     }
     for (const core::SubRow& sub : account.subs) {
-      if (subs.detail) each["subscriptions_list_detail"].push_back(sub_detail(sub, account.name));
+      if (subs.detail) each["subscriptions_list_detail"].push_back(sub_detail(sub, ""));
       else each["subscriptions_list"].push_back(sub.subject);
     }
     json["accounts"].push_back(std::move(each));
@@ -496,15 +497,16 @@ Json leaf_options(const config::LeafNodes& options, int port) {
   if (port != 0) {
     json["host"] = options.host.empty() ? std::string(config::kDefaultHost) : options.host;
     json["port"] = port;
+    json["auth_timeout"] = seconds(options.authorization.timeout.value_or(std::chrono::seconds(2)));
+    json["tls_timeout"] = 2;
   }
-  json["auth_timeout"] = seconds(options.authorization.timeout.value_or(std::chrono::seconds(2)));
-  json["tls_timeout"] = 2;
+  put_unless_empty(json, "write_deadline", options.write_deadline.count());
+  put_write_timeout(json, options.write_timeout);
   if (options.remotes.empty()) return json;
   Json& remotes = json["remotes"] = Json::array();
   for (const config::RemoteLeaf& remote : options.remotes) {
     Json& entry = remotes.emplace_back(Json::object());
     entry["local_account"] = remote.account.empty() ? std::string(kGlobalAccount) : remote.account;
-    entry["tls_timeout"] = 2;
     Json& urls = entry["urls"] = Json::array();
     for (const config::Url& url : remote.urls) {
       urls.push_back(host_and_port(url.host, url.port == 0 ? kDefaultLeafPort : url.port));
@@ -861,6 +863,7 @@ HttpAnswer answer_gatewayz(MonitorSource& source, const HttpRequest& request, in
     if (row.outbound) outbound[row.name] = std::move(detail);
     else inbound[row.name].push_back(std::move(detail));
   }
+  if (!wanted.empty() && outbound.empty() && facts.gateway_port != 0) outbound = nullptr;
   json["inbound_gateways"] = std::move(inbound);
   return json_answer(json);
 }

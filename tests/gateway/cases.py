@@ -235,6 +235,57 @@ def strangers_at_the_port(mix):
         world.formed()
 
 
+@case(short=True, mixes=(["P/N"], ["P/N", "N/P", "P/D", "D/P", "P/P"]))
+def credentials_and_names(mix):
+    """User and password of the URL, or of the own block; a wrong one is refused; `advertise` is what others are told to dial."""
+    def start(password, in_url=False):
+        secret = f"authorization {{ user: gw, password: {password} }}"
+        world = SuperCluster(mix, options=secret)
+        cluster = world.clusters[0]
+        if in_url:
+            cluster.extra[0] = cluster.extra[0].replace("nats://", "nats://gw:right@").replace(f"password: {password}", "password: right")
+        world.clusters[1].extra[0] = world.clusters[1].extra[0].replace(f"password: {password}", "password: right")
+        return world
+    for in_url in (False, True):
+        with start("right", in_url) as world:
+            world.start()
+    with start("wrong") as world:
+        world.start(formed=False)
+        check(until(lambda: "authentication error" in world.clusters[1][0].log(), 10), world.clusters[1][0].log_tail())
+        check(until(lambda: "Authorization Violation" in world.clusters[0][0].log(), 10), world.clusters[0][0].log_tail())
+
+
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def advertised_and_given_up(mix):
+    """`advertise` is what INFO shows; a cluster that is only heard of is dialled connect_retries times more, and then forgotten."""
+    port, dead = free_port(), free_port()
+    gateway = f'gateway {{ name: c1, listen: "{HOST}:{port}", advertise: "gw.example:7333", connect_retries: 2 }}'
+    with Cluster([mix[0][0]], extra=gateway) as cluster:
+        cluster.start()
+        with socket.create_connection((HOST, port)) as sock:
+            sock.settimeout(10)
+            file = sock.makefile("rb")
+            info = json.loads(file.readline()[5:])
+            equal((info["gateway_url"], info["gateway_urls"]), ("gw.example:7333", ["gw.example:7333"]), "what INFO shows")
+            told = {"server_id": "NRAW", "server_name": "raw", "version": "2.15.0", "host": HOST, "port": 1, "max_payload": 1 << 20,
+                    "gateway": "raw", "gateway_urls": [f"{HOST}:{dead}"], "gateway_nrp": True, "gateway_iom": True}
+            sock.sendall(b'CONNECT {"verbose":false,"pedantic":false,"name":"NRAW","gateway":"raw"}\r\nINFO ' + json.dumps(told).encode() + b"\r\n")
+
+            def attempts():
+                return cluster[0].log().count('Error connecting to implicit gateway "raw"')
+            # Only the first attempt, and every so many-th after it, is said in the log.
+            check(until(lambda: attempts() >= 1, 5), cluster[0].log_tail())
+            file.close()  # it holds the connection, too
+        time.sleep(4)
+        with socket.create_server((HOST, dead)) as listener:
+            listener.settimeout(2.5)
+            try:
+                listener.accept()
+                raise AssertionError("still dialled after its retries")
+            except TimeoutError:
+                pass
+
+
 # ---------------------------------------------------------------------------------------------------- interest modes
 
 

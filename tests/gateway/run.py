@@ -22,9 +22,12 @@ import traceback
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cluster"), str(HERE.parent / "conversation")]
 from nodes import programs  # noqa: E402
-from cases import CASES  # noqa: E402
+from cases import CASES, case  # noqa: E402
 import cuts  # noqa: E402
+import monitoring  # noqa: E402
 import tutorial  # noqa: E402
+
+case(short=True, mixes=(["P/N"], ["P/N"]))(monitoring.monitoring_field_by_field)
 
 SHORT_MIXES = ["PP/NN/P", "NN/PP/D"]
 MIXES = ["PP/PP/P", "PP/NN/P", "NN/PP/D", "PN/NP/P", "DD/PP/N"]
