@@ -74,9 +74,10 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   return false;
 }
 
-// All clients or all routes, and no queue group to be picked from. (A route's message without a list of groups is for
-// none.)
+// All clients or all peers of one kind, and no queue group to be picked from. (A peer's message without a list of
+// groups is for none.)
 bool Run::find_receivers(const Message& message, SideSet sides) {
+  constexpr SideSet kPeers = bit(Side::kRoutes) | bit(Side::kGateways) | bit(Side::kLeafs) | bit(Side::kHubs);
   const bool groups_count = message.source == SessionKind::kClient && from_ != nullptr;
   receivers_ = {};
   to_peers_ = false;
@@ -90,13 +91,13 @@ bool Run::find_receivers(const Message& message, SideSet sides) {
     shards_[n] = match.shards;
     crossing_ |= match.shards;
     if (match.plain.empty()) continue;
-    if (!receivers_.empty() || (side != Side::kClients && side != Side::kRoutes)) return false;
+    if (!receivers_.empty() || ((kClientsOnly | kPeers) & bit(side)) == 0) return false;
     receivers_ = match.plain;
-    to_peers_ = side == Side::kRoutes;
+    to_peers_ = side != Side::kClients;
   }
   for (size_t n = 0; n < receivers_.size(); ++n) {
     if (!may_receive(*receivers_[n], message)) return false;
-    // A route gets a message once, however many of its subjects match.
+    // A peer gets a message once, however many of its subjects match.
     for (size_t other = 0; to_peers_ && other < n; ++other) {
       if (receivers_[other]->session == receivers_[n]->session) return false;
     }
@@ -142,8 +143,9 @@ bool Run::add(const Operation& operation) {
   if (ended_ || operation.subject != subject_) return false;
   const size_t size = operation.payload.size();
   if (!operation.reply.empty()) {
-    // Others may have to be told that nobody took it.
+    // Others may have to be told that nobody took it; and gateways may write a way back into it.
     if (receivers_.empty() || crossing_ != 0) return false;
+    if (to_peers_ && receivers_[0]->side != Side::kRoutes) return false;
     if (operation.reply[0] == '_' || operation.reply[0] == '$') {
       for (const std::string_view reserved : kReservedReplies) {
         if (operation.reply.starts_with(reserved)) return false;

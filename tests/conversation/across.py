@@ -7,7 +7,10 @@ them. Every kind of talk is held in both directions. Nothing here knows which se
 import collections
 import itertools
 import os
+import random
 import time
+
+from client import encode
 
 PATIENCE_S = 20
 numbers = itertools.count(1)
@@ -65,6 +68,37 @@ def subjects_and_payloads(receiver, sender, name):
     for sub in subs.values():
         receiver.unsub(sub)
     receiver.flush()
+
+
+def in_bulk(receiver, sender, again, name):
+    """Thousands of messages in one write: long stretches that differ in nothing, and all that may come between them."""
+    chance = random.Random(name)
+    sent = []
+    while len(sent) < 4000:
+        subject = f"{name}.{chance.choice(['a', 'a', 'b'])}"
+        size = chance.choice([0, 1, 16, 16, 16, 300, 5000])
+        for n in range(chance.choice([1, 3, 40, 200])):
+            sent.append((subject, (b"%d " % len(sent)).ljust(size, b"."), "", None))
+            if chance.random() < 0.02:
+                sent.append((subject, b"asks", f"back.{n}", None))
+            if chance.random() < 0.02:
+                sent.append((subject, b"heads", "", {"N": str(n)}))
+    other = again(receiver)
+    subs = [receiver.sub(f"{name}.a"), other.sub(f"{name}.*")]
+    barrier(receiver, sender)
+    barrier(other, sender)
+    sender._send(b"".join(encode(*each) for each in sent))
+    sender.flush()
+    barrier(receiver, sender)
+    barrier(other, sender)
+    for sub, wanted in zip(subs, ([each for each in sent if each[0].endswith(".a")], sent)):
+        got = [(m.subject, m.payload, m.reply) for m in sub.wait(len(wanted))]
+        equal(len(got), len(wanted), f"messages for {sub.subject}")
+        wrong = [n for n, (a, b) in enumerate(zip(got, wanted)) if a != b[:3]]
+        check(not wrong, f"message {wrong[:1]} for {sub.subject}: {got[wrong[0]] if wrong else ''} instead of {wanted[wrong[0]] if wrong else ''}")
+    receiver.unsub(subs[0])
+    receiver.flush()
+    other.close()
 
 
 def queue_groups(receiver, sender, again, name):
@@ -162,6 +196,7 @@ def conversation(near, far):
             a, b = make(here), make(there)
             name = f"talk{next(numbers)}"
             subjects_and_payloads(a, b, name)
+            in_bulk(a, b, lambda client: make(client.where), name)
             queue_groups(a, b, lambda client: make(client.where), name)
             requests(a, b, lambda client: make(client.where), name)
             no_responders(a, b, name)
