@@ -233,7 +233,8 @@ const Section& leafnodes_section() {
                      }
                    }),
           text<S>("advertise|leafnode_advertise", &S::advertise, "", "host[:port] told to leaf nodes"),
-          flag<S>("no_advertise", &S::no_advertise, "false", "do not tell the cluster that leaf nodes may connect here"),
+          flag<S>("no_advertise", &S::no_advertise, "false",
+                  "do not tell the cluster that leaf nodes may connect here"),
           block<S>("tls", &S::tls, tls_section(), "of leaf nodes").later(never_harmless),
           compression_row<S>(&S::compression, "s2_auto", "s2_auto"),
           text<S>("min_version|minimum_version", &S::min_version, "", "oldest server that may connect, 2.8.0 or later"),
