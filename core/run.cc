@@ -74,8 +74,8 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   return false;
 }
 
-// All clients or all peers of one kind, and no queue group to be picked from. (A peer's message without a list of
-// groups is for none.)
+// All clients or all peers of one kind, and no queue group to be picked from: none, or only such as have all their
+// members behind one route, the only receiver. (A peer's message without a list of groups is for none.)
 bool Run::find_receivers(const Message& message, SideSet sides) {
   constexpr SideSet kPeers = bit(Side::kRoutes) | bit(Side::kGateways) | bit(Side::kLeafs) | bit(Side::kHubs);
   const bool groups_count = message.source == SessionKind::kClient && from_ != nullptr;
@@ -83,17 +83,27 @@ bool Run::find_receivers(const Message& message, SideSet sides) {
   to_peers_ = false;
   crossing_ = 0;
   shards_.fill(0);
+  queues_.clear();
   for (size_t n = 0; n < kSides; ++n) {
     const auto side = static_cast<Side>(n);
     if ((sides & bit(side)) == 0) continue;
     const Match match = account_->side(side).match(message.subject);
-    if (groups_count && !match.groups.empty()) return false;
+    const std::span<const QueueGroup> groups = groups_count ? match.groups : std::span<const QueueGroup>();
     shards_[n] = match.shards;
     crossing_ |= match.shards;
-    if (match.plain.empty()) continue;
+    if (match.plain.empty() && groups.empty()) continue;
     if (!receivers_.empty() || ((kClientsOnly | kPeers) & bit(side)) == 0) return false;
-    receivers_ = match.plain;
     to_peers_ = side != Side::kClients;
+    receivers_ = match.plain.empty() ? groups[0].local : match.plain;
+    if (groups.empty()) continue;
+    if (side != Side::kRoutes || receivers_.size() != 1) return false;
+    for (const QueueGroup& group : groups) {
+      if (group.remote_weight != 0 || group.local.size() != 1 || group.local[0]->session != receivers_[0]->session ||
+          !may_receive(*group.local[0], message)) {
+        return false;
+      }
+      queues_.push_back(account_->side(side).queue_of(*group.local[0]));
+    }
   }
   for (size_t n = 0; n < receivers_.size(); ++n) {
     if (!may_receive(*receivers_[n], message)) return false;
@@ -128,7 +138,7 @@ bool Run::head_for_peers(const Message& message) {
   head_size_ = 0;
   for (const Subscription* sub : receivers_) {
     line_.clear();
-    const PeerTarget target{.session = sub->session, .plain = true, .leaf_origin = false, .queues = {}};
+    const PeerTarget target{.session = sub->session, .plain = true, .leaf_origin = false, .queues = queues_};
     sub->session->message_line(line_, *account_, message, target);
     constexpr std::string_view kEmpty = "0\r\n";
     if (!line_.ends_with(kEmpty) || line_.size() > kMostLine) return false;
@@ -143,8 +153,9 @@ bool Run::add(const Operation& operation) {
   if (ended_ || operation.subject != subject_) return false;
   const size_t size = operation.payload.size();
   if (!operation.reply.empty()) {
-    // Others may have to be told that nobody took it; and gateways may write a way back into it.
-    if (receivers_.empty() || crossing_ != 0) return false;
+    // Others may have to be told that nobody took it; before queue names it stands elsewhere; and gateways may write a
+    // way back into it.
+    if (receivers_.empty() || crossing_ != 0 || !queues_.empty()) return false;
     if (to_peers_ && receivers_[0]->side != Side::kRoutes) return false;
     if (operation.reply[0] == '_' || operation.reply[0] == '$') {
       for (const std::string_view reserved : kReservedReplies) {

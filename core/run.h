@@ -6,8 +6,8 @@
 // copied as a block, or shared by reference when there is much of it, so that all of them are sent from the same warm
 // memory. Receivers on other shards: the frames cross as they came, one record for each shard (FramesRecord).
 //
-// Peers take part as they do in single messages: routes may be the receivers (then nobody here is), and the publisher,
-// of frames that begin otherwise ("RMSG $G ").
+// Peers take part as they do in single messages: routes may be the receivers (then nobody here is; one that has all of
+// a queue group serves that, too), and the publisher, of frames that begin otherwise ("RMSG $G ").
 //
 // Belongs to a shard, used on its thread, open at most within one feed() or one record. Only what needs no decision
 // per message takes part (open() says which); everything else goes the general way (delivery.h), and whoever has a run
@@ -21,6 +21,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/account.h"
 #include "core/buffer.h"
@@ -85,6 +86,7 @@ class Run {
   Account* account_ = nullptr;
   std::span<Subscription* const> receivers_;  // all clients, or all routes
   bool to_peers_ = false;
+  std::vector<std::string_view> queues_;   // groups the peer is to serve
   ShardSet crossing_ = 0;                  // shards with receivers of their own,
   std::array<ShardSet, kSides> shards_{};  // by side
   Session* direct_ = nullptr;              // the only receiver

@@ -15,7 +15,8 @@ namespace {
 // What a publisher might send: long runs, runs that nearly are, and what ends them.
 std::string stream(uint64_t seed) {
   core::Random random(seed);
-  const std::vector<std::string> subjects{"a", "a.b", "orders.created", "nobody", "_INBOX.x", "many", "routed", "far"};
+  const std::vector<std::string> subjects{"a",      "a.b", "orders.created", "nobody", "_INBOX.x", "many",
+                                          "routed", "far", "queued"};
   std::string text;
   const auto publish = [&](const std::string& verb, const std::string& subject, const std::string& reply, size_t size) {
     text += verb + " " + subject + reply + " " + std::to_string(size) + "\r\n" +
@@ -54,9 +55,11 @@ class Route final : public core::PeerSession {
   void describe(core::ConnRow&, bool) const override {}
   void on_detach() override {}
   void message_line(std::string& to, const core::Account& account, const core::Message& message,
-                    const core::PeerTarget&) override {
+                    const core::PeerTarget& target) override {
     to.append(message.header_size == 0 ? "RMSG " : "HMSG ").append(account.name).append(" ").append(message.subject);
+    if (!target.queues.empty()) to.append(message.reply.empty() ? " |" : " +");
     if (!message.reply.empty()) to.append(" ").append(message.reply);
+    for (const std::string_view queue : target.queues) to.append(" ").append(queue);
     if (message.header_size != 0) to.append(" ").append(std::to_string(message.header_size));
     to.append(" ").append(std::to_string(message.payload.size())).append("\r\n");
   }
@@ -89,6 +92,8 @@ struct World {
       if (n == 2) wanted = {"routed", "*", "a.*"};
       for (const std::string_view each : wanted)
         route->shard.add_peer_interest(*route, route->shard.account(0), core::Side::kRoutes, each, {}, 1);
+      if (n == 1)
+        route->shard.add_peer_interest(*route, route->shard.account(0), core::Side::kRoutes, "queued", "workers", 4);
     }
     machine.settle();
   }
