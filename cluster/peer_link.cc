@@ -17,7 +17,7 @@ using core::SessionKind;
 
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = kSecondNs;
-constexpr size_t kInterestSlice = 1000;  // operations on the index between two turns: well below a millisecond
+constexpr size_t kInterestSlice = 400;  // operations on the index between two turns: well below a millisecond
 
 std::string_view log_name(SessionKind kind) {
   switch (kind) {

@@ -68,7 +68,7 @@ void RouteSession::give_up_account(const std::string& account) {
   core::Account* gone = find_account(account);
   if (gone == nullptr) return;
   // Rare, and bounded by what the account has here: told in one piece.
-  const std::vector<core::Subscription*> all = interest();
+  const std::deque<core::Subscription*> all = interest();
   for (core::Subscription* sub : all) {
     if (sub->peer_place().account == gone->number) shard.remove_subscription(*sub);
   }

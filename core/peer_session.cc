@@ -4,7 +4,7 @@
 
 namespace peregrine::core {
 namespace {
-constexpr size_t kDetachSlice = 2000;         // subscriptions withdrawn at a time: some hundred microseconds
+constexpr size_t kDetachSlice = 512;          // subscriptions withdrawn at a time: some hundred microseconds
 constexpr int64_t kLingerNs = 2'000'000'000;  // what is pending gets so long to leave; then the connection is cut
 }  // namespace
 

@@ -5,6 +5,7 @@
 // so a peer with a million subscriptions that goes does not stop the shard.
 #pragma once
 
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ class PeerSession : public Session {
     interest_.pop_back();
   }
   size_t subscription_count() const final { return interest_.size(); }
-  const std::vector<Subscription*>& interest() const { return interest_; }
+  const std::deque<Subscription*>& interest() const { return interest_; }
   size_t interest_in(uint32_t account) const { return account < counts_.size() ? counts_[account] : 0; }
 
   bool detach_slice() final;
@@ -51,8 +52,8 @@ class PeerSession : public Session {
     return counts_[account];
   }
 
-  std::vector<Subscription*> interest_;
-  std::vector<uint32_t> counts_;  // of it, by account number
+  std::deque<Subscription*> interest_;  // grows without being copied: a million of them would take milliseconds
+  std::vector<uint32_t> counts_;        // of it, by account number
   bool detaching_ = false;
 };
 

@@ -22,6 +22,7 @@ RingMatrix::RingMatrix(uint32_t shards, uint32_t interest_bytes, uint32_t delive
 }
 
 namespace {
+constexpr size_t kReplaySlice = 512;  // interest told to one peer per turn
 constexpr int64_t kLongTurnNs = 1'000'000;
 constexpr size_t kClosedSubs = 32;  // a closed connection with more subscriptions is remembered without them
 
@@ -219,6 +220,7 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
       break;
     }
     case CrossingType::kInterest:
+    case CrossingType::kOriginInterest:
     case CrossingType::kInterestReplay:
       break;
   }
@@ -764,6 +766,10 @@ bool Shard::go_on_with_replays() {
 }
 
 bool Shard::replay_slice(Replay& replay) {
+  if (!replay.block.empty()) {
+    tell_replay(replay);
+    return true;
+  }
   // Skip quickly what does not concern the listener.
   while (replay.account < accounts_.size() &&
          (!replay.listener->listens_to(*accounts_[replay.account]) ||
@@ -786,14 +792,8 @@ bool Shard::replay_slice(Replay& replay) {
     return true;
   }
   if (replay.shard == index_) {
-    const bool more = account.side(side).visit_interest_slice(
-        replay.cursor, [&](std::string_view subject, std::string_view queue, uint32_t) {
-          if (side != Side::kLeafs) return replay.listener->interest_changed(account, side, subject, queue, kNoOrigin);
-          account.side(side).for_each_of(subject, queue, [&](const Subscription& sub) {
-            replay.listener->interest_changed(account, side, subject, queue, sub.origin());
-          });
-        });
-    if (!more) next_replay_part(replay);
+    replay.last = !copy_interest(replay.account, side, replay.cursor, replay.block);
+    tell_replay(replay);
   } else {
     replay.asked = true;
     server_.shards[replay.shard]->post(
@@ -814,10 +814,28 @@ void Shard::next_replay_part(Replay& replay) {
   ++replay.account;
 }
 
-// On the shard that was asked. The slice takes the interest ring, behind every change that came before it: what the
-// asker knows when it has read the slice is no older than the slice.
-void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side side, uint64_t cursor) {
-  std::string block;
+// Some of the block: what has changed since it was filled does no harm, the listener looks at what is there now.
+void Shard::tell_replay(Replay& replay) {
+  const std::string& block = replay.block;
+  for (size_t n = 0; n < kReplaySlice && replay.at < block.size(); ++n) {
+    InterestRecord interest;
+    std::memcpy(&interest, block.data() + replay.at, sizeof(interest));
+    OriginId origin;
+    std::memcpy(&origin, block.data() + replay.at + sizeof(interest), sizeof(origin));
+    const std::string_view subject(block.data() + replay.at + sizeof(interest) + sizeof(origin), interest.subject_size);
+    const std::string_view queue(subject.data() + subject.size(), interest.queue_size);
+    replay.at += sizeof(interest) + sizeof(origin) + subject.size() + queue.size();
+    replay.listener->interest_changed(account(interest.account), interest.side, subject, queue, origin);
+  }
+  if (replay.at < block.size()) return;
+  replay.block.clear();
+  replay.at = 0;
+  if (replay.last) next_replay_part(replay);
+}
+
+// A slice of what this shard has itself. False: that was the last one.
+bool Shard::copy_interest(uint32_t number, Side side, uint64_t& cursor, std::string& block) {
+  Sublist& sublist = account(number).side(side);
   const auto visit = [&](std::string_view subject, std::string_view queue, uint32_t weight) {
     const InterestRecord record{.interested = true,
                                 .side = side,
@@ -831,10 +849,17 @@ void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side si
       block.append(reinterpret_cast<const char*>(&origin), sizeof(origin)).append(subject).append(queue);
     };
     if (side != Side::kLeafs) return append(kNoOrigin);
-    account(number).side(side).for_each_of(subject, queue, [&](const Subscription& sub) { append(sub.origin()); });
+    sublist.for_each_of(subject, queue, [&](const Subscription& sub) { append(sub.origin()); });
   };
+  return sublist.visit_interest_slice(cursor, visit);
+}
+
+// On the shard that was asked. The slice takes the interest ring, behind every change that came before it: what the
+// asker knows when it has read the slice is no older than the slice.
+void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side side, uint64_t cursor) {
+  std::string block;
   InterestReplayRecord record;
-  record.last = !account(number).side(side).visit_interest_slice(cursor, visit);
+  record.last = !copy_interest(number, side, cursor, block);
   record.replay = id;
   record.cursor = cursor;
   record.bytes = static_cast<uint32_t>(block.size());
@@ -853,21 +878,11 @@ void Shard::on_replay(const char* bytes) {
   const auto replay =
       std::find_if(replays_.begin(), replays_.end(), [&](const Replay& each) { return each.id == record.replay; });
   if (replay != replays_.end()) {
-    for (const char *at = record.block, *end = at + record.bytes; at < end;) {
-      InterestRecord interest;
-      std::memcpy(&interest, at, sizeof(interest));
-      at += sizeof(interest);
-      OriginId origin;
-      std::memcpy(&origin, at, sizeof(origin));
-      at += sizeof(origin);
-      const std::string_view subject(at, interest.subject_size);
-      const std::string_view queue(subject.data() + subject.size(), interest.queue_size);
-      at += subject.size() + queue.size();
-      replay->listener->interest_changed(account(interest.account), interest.side, subject, queue, origin);
-    }
     replay->asked = false;
     replay->cursor = record.cursor;
-    if (record.last) next_replay_part(*replay);
+    replay->last = record.last;
+    if (record.block != nullptr) replay->block.assign(record.block, record.bytes);
+    tell_replay(*replay);
   }
   std::free(record.block);
 }

@@ -221,11 +221,16 @@ class Shard final : public ReleaseSink {
     uint32_t account = 0, side = 0, shard = 0;
     uint64_t cursor = 0;
     bool asked = false;  // another shard has been asked for the next slice
+    bool last = false;   // no slice follows the one at hand,
+    std::string block;   // InterestRecords with origin and texts; told a little each turn,
+    size_t at = 0;       // up to here
     bool done() const { return listener == nullptr; }
   };
   bool go_on_with_replays();
   bool replay_slice(Replay& replay);
+  void tell_replay(Replay& replay);
   void next_replay_part(Replay& replay);
+  bool copy_interest(uint32_t account, Side side, uint64_t& cursor, std::string& block);
   void send_replay_slice(uint32_t to, uint64_t id, uint32_t account, Side side, uint64_t cursor);
   void on_replay(const char* bytes);
   void make_accounts(uint32_t up_to);
