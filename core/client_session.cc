@@ -17,9 +17,10 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = 2 * kSecondNs;
 constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
-constexpr int64_t kLingerNs = kSecondNs;    // for a last -ERR to get out before the connection is cut
-constexpr uint32_t kRestAfterRefusal = 64;  // what can not be a run (a queue group, say) is not asked for each message
-constexpr size_t kDetachSlice = 512;        // subscriptions withdrawn per turn and session
+constexpr int64_t kLingerNs = kSecondNs;     // for a last -ERR to get out before the connection is cut
+constexpr uint32_t kRestAfterRefusal = 64;   // what can not be a run (a queue group, say) is not asked for each message
+constexpr size_t kReferGatheredFrom = 8192;  // less is cheaper copied than kept
+constexpr size_t kDetachSlice = 512;         // subscriptions withdrawn per turn and session
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kRaft = "$NRG.";
@@ -188,6 +189,13 @@ void ClientSession::think(std::string_view in) {
         } else if ((was_run || continues(operation, in)) && may_run(operation) && whole(operation, in)) {
           if (run.open(this, *account, operation)) continue;
           rest = kRestAfterRefusal;
+        }
+        if (operation.payload.size() >= kReferGatheredFrom && !whole(operation, in)) {
+          BufferPool& pool = shard.pool();
+          const BufferPool::Reading before = pool.begin_gathered(parser_.take_gathered());
+          on_pub(operation);
+          pool.end_gathered(before);
+          break;
         }
         on_pub(operation);
         break;

@@ -116,7 +116,9 @@ struct DeliveryRecord {
   uint32_t origin_size;
   uint32_t home;        // shard that owns `shared`
   uint64_t asker;       // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
+  bool lent;            // ... and it is received memory, not to be kept for long
   SharedBytes* shared;  // null = the payload is inline
+  const char* payload;  // shared: where it lies
 
   uint32_t size() const {
     return static_cast<uint32_t>(sizeof(*this) + picks * sizeof(CrossingPick)) + subject_size + reply_size +
@@ -141,8 +143,8 @@ struct NobodyRecord {
 };
 
 // Messages of one publisher on one subject, for the target shard's own plain subscriptions on `sides`: whole frames
-// without a reply follow as they were received, each beginning with the same `prefix_size` bytes and the subject
-// (run.h).
+// without a reply as they were received, each beginning with the same `prefix_size` bytes and the subject (run.h). Few
+// bytes follow; many are read where the other shard received them.
 struct FramesRecord {
   CrossingType type = CrossingType::kFrames;
   SideSet sides;
@@ -151,8 +153,11 @@ struct FramesRecord {
   uint32_t account;
   uint32_t subject_size;
   uint32_t bytes;
+  uint32_t home;        // shard that owns `shared`
+  SharedBytes* shared;  // null = the frames follow
+  const char* frames;   // shared: where they lie
 
-  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + bytes; }
+  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + (shared == nullptr ? bytes : 0); }
 };
 
 struct HeapRecord {

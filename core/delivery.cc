@@ -13,8 +13,7 @@
 namespace peregrine::core {
 namespace {
 
-constexpr size_t kShareAbove =
-    1024;  // with more than one receiver: one copy of the payload and references, not a copy each
+constexpr size_t kShareFrom = 1025;  // with more than one receiver: one copy of the payload and references to it
 constexpr size_t kMostDigits = 20;
 constexpr uint8_t kMaxHops = 8;  // picks made again; also bounded by the number of shards
 
@@ -120,8 +119,10 @@ bool Delivery::deliver_plainly(Subscription& sub, const Message& message, Accoun
     return false;
   }
   const std::string_view sid = sub.sid();
-  const size_t most =
-      message.subject.size() + message.reply.size() + sid.size() + message.payload.size() + kMostDigits + 12;
+  const bool large = message.payload.size() >= BufferPool::kReferFrom && to.outbox.pending() <= BufferPool::kReferBelow;
+  SharedBytes* const lent = large ? shard_.pool().borrow(message.payload) : nullptr;
+  const size_t most = message.subject.size() + message.reply.size() + sid.size() +
+                      (lent == nullptr ? message.payload.size() : 0) + kMostDigits + 12;
   if (most > BufferPool::kLargeChunk) return false;
   char* const begin = to.outbox.reserve(most);
   char* at = put(put(begin, "MSG "), message.subject);
@@ -133,8 +134,15 @@ bool Delivery::deliver_plainly(Subscription& sub, const Message& message, Accoun
     *at++ = ' ';
   }
   at = std::to_chars(at, at + kMostDigits, message.payload.size()).ptr;
-  at = put(put(put(at, kCrLf), message.payload), kCrLf);
-  to.outbox.commit(static_cast<size_t>(at - begin));
+  at = put(at, kCrLf);
+  if (lent == nullptr) {
+    at = put(put(at, message.payload), kCrLf);
+    to.outbox.commit(static_cast<size_t>(at - begin));
+  } else {
+    to.outbox.commit(static_cast<size_t>(at - begin));
+    to.outbox.append_shared(lent, message.payload);
+    to.outbox.append(kCrLf);
+  }
   shard_.mark_dirty(to);
   ++sub.delivered;
   ++to.traffic.out_msgs;
@@ -334,14 +342,25 @@ bool Delivery::send_to_targets(const Message& message, Account& account) {
   return n != 0;
 }
 
+Delivery::Reference Delivery::refer(const Message& message, uint32_t skip, const Outbox& outbox) {
+  const bool several = fan_out_ > 1 || shared_ != nullptr;
+  const size_t size = message.payload.size();
+  if (size < (several ? kShareFrom : BufferPool::kReferFrom)) return {};
+  if (outbox.pending() <= BufferPool::kReferBelow) {
+    if (SharedBytes* lent = shard_.pool().borrow(message.payload)) return {lent, message.payload.substr(skip)};
+  }
+  if (!several) return {};
+  if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
+  return {shared_, std::string_view(shared_->data, size).substr(skip)};
+}
+
 // Line, payload, CRLF.
 void Delivery::append(Session& to, std::string_view line, const Message& message, uint32_t skip) {
   Outbox& outbox = to.outbox;
   const std::string_view payload = message.payload.substr(skip);
-  if (payload.size() > kShareAbove && (fan_out_ > 1 || shared_ != nullptr)) {
-    if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
+  if (const Reference reference = refer(message, skip, outbox); reference.shared != nullptr) {
     outbox.append(line);
-    outbox.append_shared(shared_, skip);
+    outbox.append_shared(reference.shared, reference.bytes);
     outbox.append(kCrLf);
   } else if (line.size() + payload.size() + 2 <= BufferPool::kLargeChunk) {
     const size_t total = line.size() + payload.size() + 2;
@@ -403,12 +422,11 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
   const std::string_view sid = sub.sid();
   const size_t line = encoding.head.size() + sid.size() + encoding.tail.size();
   Outbox& outbox = to.outbox;
-  if (payload.size() > kShareAbove && (fan_out_ > 1 || shared_ != nullptr)) {
-    if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
+  if (const Reference reference = refer(message, encoding.skip, outbox); reference.shared != nullptr) {
     char* at = outbox.reserve(line);
     put(put(put(at, encoding.head), sid), encoding.tail);
     outbox.commit(line);
-    outbox.append_shared(shared_, encoding.skip);
+    outbox.append_shared(reference.shared, reference.bytes);
     outbox.append(kCrLf);
   } else if (line + payload.size() + 2 <= BufferPool::kLargeChunk) {
     const size_t total = line + payload.size() + 2;
@@ -511,7 +529,15 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   record.home = shard_.index();
   record.asker = asker;
   record.shared = nullptr;
-  if (message.payload.size() > inline_payload_) {
+  record.payload = nullptr;
+  record.lent = false;
+  SharedBytes* const lent = message.payload.size() > inline_payload_ ? shard_.pool().borrow(message.payload) : nullptr;
+  if (lent != nullptr && lent->origin == nullptr) {
+    ++lent->refs;  // comes back as a release record
+    record.shared = lent;
+    record.payload = message.payload.data();
+    record.lent = true;
+  } else if (message.payload.size() > inline_payload_) {
     if (shared_ == nullptr) shared_ = shard_.pool().share(message.payload);
     // A payload that came from a third shard is handed on as a copy of our own: references do not chain.
     if (shared_->origin != nullptr) {
@@ -519,8 +545,9 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
       shard_.pool().drop(shared_);
       shared_ = copy;
     }
-    ++shared_->refs;  // comes back as a release record
+    ++shared_->refs;  // likewise
     record.shared = shared_;
+    record.payload = shared_->data;
   }
   char* at = shard_.begin_delivery(target, record.size(), cause);
   std::memcpy(at, &record, sizeof(record));
@@ -552,8 +579,13 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
   message.source = record.source;
   message.header_size = record.header_size;
   if (record.shared != nullptr) {
-    shared_ = shard_.pool().wrap(record.shared, record.home);
-    message.payload = {shared_->data, record.payload_size};
+    message.payload = {record.payload, record.payload_size};
+    SharedBytes* const handle = shard_.pool().wrap(record.shared, message.payload, record.home);
+    if (record.lent) {
+      shard_.pool().begin_reading(handle);
+    } else {
+      shared_ = handle;
+    }
   } else {
     message.payload = {at, record.payload_size};
   }
@@ -616,12 +648,14 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
     tell_nobody(from, record.asker, message);
   }
   finish(account);
+  if (record.lent) shard_.pool().end_reading();
 }
 
 void Delivery::on_frames(const char* bytes) {
   FramesRecord record;
   std::memcpy(&record, bytes, sizeof(record));
-  std::string_view in(bytes + sizeof(record), record.bytes);
+  std::string_view in(record.shared == nullptr ? bytes + sizeof(record) : record.frames, record.bytes);
+  if (record.shared != nullptr) shard_.pool().begin_reading(shard_.pool().wrap(record.shared, in, record.home));
   const std::string prefix(in.substr(0, record.prefix_size));
   Account& account = shard_.account(record.account);
   Run& run = shard_.current_run();
@@ -651,6 +685,7 @@ void Delivery::on_frames(const char* bytes) {
     finish(account);
   }
   run.close();
+  if (record.shared != nullptr) shard_.pool().end_reading();
 }
 
 void Delivery::tell_nobody(uint32_t target, uint64_t asker, const Message& message) {

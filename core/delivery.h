@@ -106,6 +106,12 @@ class Delivery {
   bool serve_group(std::span<const Candidate> same, const Message& message, Account& account);
   bool send_to_targets(const Message& message, Account& account);
   void append(Session& to, std::string_view line, const Message& message, uint32_t skip);
+  // The payload, skipping `skip` bytes, to be sent from where it lies or from a copy that several share.
+  struct Reference {
+    SharedBytes* shared = nullptr;  // null: better copied
+    std::string_view bytes;
+  };
+  Reference refer(const Message& message, uint32_t skip, const Outbox& outbox);
   uint32_t pick_shard(const QueueGroup& group);
   void cross(uint32_t target, Account& account, const Message& message, SideSet plain, uint8_t hops, Session* cause,
              uint64_t asker);
@@ -123,7 +129,7 @@ class Delivery {
 
   // Of the message in hand.
   Encoding plain_encoding_, header_encoding_;
-  SharedBytes* shared_ = nullptr;  // the payload by reference, once somebody needed it
+  SharedBytes* shared_ = nullptr;  // a copy of the payload to refer to, once somebody needed it
   size_t fan_out_ = 0;
   uint64_t delivered_ = 0, delivered_bytes_ = 0;
   std::vector<Pick> picks_;

@@ -66,14 +66,16 @@ class Outbox {
     append(bytes);
   }
 
-  // Appends `shared` from `offset` on, by reference; takes a reference of its own.
-  void append_shared(SharedBytes* shared, uint32_t offset) {
-    const uint32_t size = shared->size - offset;
-    if (size == 0) return;
+  // Appends `bytes`, which lie in `shared`, by reference; takes a reference of its own.
+  void append_shared(SharedBytes* shared, std::string_view bytes) {
+    if (bytes.empty()) return;
     ++shared->refs;
-    segments_.push_back({shared->data + offset, size, nullptr, shared});
-    pending_ += size;
+    segments_.push_back({bytes.data(), static_cast<uint32_t>(bytes.size()), nullptr, shared});
+    pending_ += bytes.size();
     behind_shared_ = tail_ != nullptr;
+  }
+  void append_shared(SharedBytes* shared, uint32_t offset) {
+    append_shared(shared, {shared->data + offset, shared->size - offset});
   }
 
   // Fills `iov` with the front of what is pending, at most `max_bytes`; returns how many entries.

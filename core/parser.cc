@@ -15,6 +15,7 @@ constexpr uint32_t kMaxSizeDigits = 9;  // nats-server's parseSize: more digits 
 
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
+constexpr size_t kGrowth = 8;
 constexpr size_t kKeptBytes = 64 * 1024;  // a gathering buffer above this is given back after use
 
 // Decimal digits only; -1 for anything else, as nats-server's parseSize.
@@ -332,6 +333,9 @@ ParseStatus Parser::take_payload(std::string_view& in, Operation& operation) {
   const size_t front = size_t{subject_size_} + reply_size_;
   const size_t wanted = front + payload_size_ + 2 - partial_.size();
   const size_t n = std::min(wanted, in.size());
+  // Grown in few steps, and by what has come: not touched, the rest of it costs nobody anything.
+  if (partial_.size() + n > partial_.capacity())
+    partial_.reserve(std::min(partial_.size() + wanted, kGrowth * (partial_.size() + n)));
   partial_.append(in.substr(0, n));
   in.remove_prefix(n);
   // A wrong end is refused at its first byte: the rest may never come.

@@ -49,6 +49,10 @@ class Parser {
   // parser must not be used again (kNotConnected excepted).
   ParseStatus next(std::string_view& in, const ParserLimits& limits, Operation& operation);
 
+  // What the views of the last operation point into, if it was split and its payload does not lie in the caller's
+  // buffer: for who wants to keep it. The views stay good as long as the string is not changed.
+  std::string take_gathered() { return std::move(held_); }
+
   bool idle() const { return state_ == State::kLine && partial_.empty(); }
   size_t memory_bytes() const { return partial_.capacity() + held_.capacity(); }
   void release_memory() {

@@ -60,8 +60,12 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   }
   direct_ = receivers_.size() == 1 ? receivers_[0]->session : nullptr;
   if (!(to_peers_ ? head_for_peers(message) : head_for_clients(operation.subject))) return false;
+  lent_ = nullptr;
   most_frames_ = SIZE_MAX;
-  if (crossing_ != 0) most_frames_ = std::min<size_t>(kRunBytes, shard_.largest_record() - sizeof(FramesRecord));
+  if (crossing_ != 0) {
+    if (shard_.pool().reading_bytes() >= kReferFramesFrom) lent_ = shard_.pool().borrow(operation.payload);
+    if (lent_ == nullptr) most_frames_ = std::min<size_t>(kRunBytes, shard_.largest_record() - sizeof(FramesRecord));
+  }
   subject_.assign(operation.subject);
   prefix_.assign(prefix);
   messages_ = payload_bytes_ = out_bytes_ = 0;
@@ -169,9 +173,9 @@ bool Run::add(const Operation& operation) {
   if (crossing_ != 0) {
     const char* const first = frames_ == nullptr ? line : frames_;
     const auto bytes = static_cast<size_t>(operation.payload.data() + size + 2 - first);
-    if (bytes > most_frames_ || size > most_crossing_payload_) return false;
+    if (bytes > most_frames_ || (size > most_crossing_payload_ && lent_ == nullptr)) return false;
   }
-  if (!shape(operation.reply, size)) return false;
+  if (!shape(operation)) return false;
   // As received: up to the payload, which the line stands directly before.
   if (operation.reply.empty() && line_size <= kMostLine) {
     std::memcpy(in_line_, line, line_size);
@@ -186,8 +190,16 @@ bool Run::add(const Operation& operation) {
 }
 
 // The line of a message with this reply and size.
-bool Run::shape(std::string_view reply, size_t payload_size) {
+bool Run::shape(const Operation& operation) {
+  const std::string_view reply = operation.reply;
+  const size_t payload_size = operation.payload.size();
+  referring_ = false;
   if (!receivers_.empty()) {
+    if (direct_ != nullptr && payload_size >= BufferPool::kReferFrom &&
+        direct_->outbox.pending() <= BufferPool::kReferBelow) {
+      if (lent_ == nullptr) lent_ = shard_.pool().borrow(operation.payload);
+      referring_ = lent_ != nullptr;
+    }
     if (reply.size() > kMostLine || (direct_ == nullptr && payload_size > kMostFrame)) return false;
     char* at = out_line_ + head_size_;
     if (!reply.empty()) {
@@ -198,7 +210,7 @@ bool Run::shape(std::string_view reply, size_t payload_size) {
     *at++ = '\r';
     *at++ = '\n';
     out_size_ = static_cast<uint32_t>(at - out_line_);
-    if (out_size_ + payload_size + 2 + kSlack > BufferPool::kLargeChunk) return false;
+    if (!referring_ && out_size_ + payload_size + 2 + kSlack > BufferPool::kLargeChunk) return false;
   }
   payload_size_ = static_cast<uint32_t>(payload_size);
   return true;
@@ -218,6 +230,7 @@ void Run::write(const char* payload_and_crlf) {
   ++messages_;
   payload_bytes_ += payload_size_;
   if (receivers_.empty()) return;
+  if (referring_) return write_referring(payload_and_crlf);
   const size_t size = out_size_ + payload_size_ + 2;
   char* to = room(size);
   std::memcpy(to, out_line_, out_size_);
@@ -229,6 +242,15 @@ void Run::write(const char* payload_and_crlf) {
   }
   out_bytes_ += size;
   ended_ = out_bytes_ >= kRunBytes;
+}
+
+void Run::write_referring(const char* payload_and_crlf) {
+  Outbox& outbox = direct_->outbox;
+  std::memcpy(outbox.reserve(out_size_), out_line_, out_size_);
+  outbox.commit(out_size_);
+  outbox.append_shared(lent_, {payload_and_crlf, size_t{payload_size_} + 2});
+  out_bytes_ += out_size_ + payload_size_ + 2;
+  ended_ = out_bytes_ >= kReferredBytes;
 }
 
 void Run::take_alike(std::string_view& in) {
@@ -251,6 +273,8 @@ void Run::take_alike(std::string_view& in) {
   uint64_t n = 0;
   if (receivers_.empty()) {
     for (; p <= last && alike(); p += frame) ++n;
+  } else if (referring_) {
+    for (; p <= last && !ended_ && alike(); p += frame, ++n) write_referring(p + line);
   } else {
     while (p <= last && out_bytes_ < kRunBytes) {
       // Whole pieces of the outbox at a time: what is asked for each message is only whether it is alike.
@@ -344,13 +368,20 @@ void Run::send_frames() {
   record.prefix_size = static_cast<uint16_t>(prefix_.size());
   record.subject_size = static_cast<uint32_t>(subject_.size());
   record.bytes = static_cast<uint32_t>(frames_end_ - frames_);
+  record.home = shard_.index();
+  record.shared = record.bytes >= kReferFramesFrom ? lent_ : nullptr;
+  record.frames = frames_;
   for (ShardSet rest = crossing_; rest != 0; rest &= rest - 1) {
     const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
     record.sides = 0;
     for (size_t n = 0; n < kSides; ++n) record.sides |= static_cast<SideSet>((shards_[n] >> target & 1) << n);
     char* at = shard_.begin_delivery(target, record.size(), from_);
     std::memcpy(at, &record, sizeof(record));
-    std::memcpy(at + sizeof(record), frames_, record.bytes);
+    if (record.shared != nullptr) {
+      ++record.shared->refs;  // comes back as a release record
+    } else {
+      std::memcpy(at + sizeof(record), frames_, record.bytes);
+    }
     shard_.end_delivery(target);
   }
 }

@@ -4,7 +4,8 @@
 // whose control line equals the one before it is not parsed at all. One receiver: the messages are encoded straight
 // into its outbox. Several receivers with the same sid (instances of one program usually have it): encoded once, then
 // copied as a block, or shared by reference when there is much of it, so that all of them are sent from the same warm
-// memory. Receivers on other shards: the frames cross as they came, one record for each shard (FramesRecord).
+// memory. Large payloads go to a single receiver by reference, from where they were received. Receivers on other
+// shards: the frames cross as they came, one record for each shard (FramesRecord), many of them by reference as well.
 //
 // Peers take part as they do in single messages: routes may be the receivers (then nobody here is; one that has all of
 // a queue group serves that, too), and the publisher, of frames that begin otherwise ("RMSG $G ").
@@ -13,7 +14,8 @@
 // per message takes part (open() says which); everything else goes the general way (delivery.h), and whoever has a run
 // open closes it before doing anything else: so order, limits, slow consumers and interest are those of single
 // messages. While a run is open no subscription is removed and no session destroyed. Bounds: a run ends after
-// kRunBytes, the slow-consumer limits are looked at then; max_pending below kLeastMaxPending turns runs off.
+// kRunBytes (kReferredBytes and a message, by reference), the slow-consumer limits are looked at then; max_pending
+// below kLeastMaxPending turns runs off.
 #pragma once
 
 #include <array>
@@ -59,6 +61,8 @@ class Run {
 
  private:
   static constexpr size_t kRunBytes = 16 * 1024;
+  static constexpr size_t kReferredBytes = 128 * 1024;
+  static constexpr size_t kReferFramesFrom = 2048;     // less is copied into the ring: a reference has to come back
   static constexpr size_t kMostFrame = 4096;           // several receivers: larger payloads are shared one by one
   static constexpr size_t kShareFrom = kRunBytes / 2;  // so that a shared block is at least half in use
   static constexpr size_t kMostLine = 256;
@@ -70,9 +74,10 @@ class Run {
   bool find_receivers(const Message& message, SideSet sides);
   bool head_for_clients(std::string_view subject);
   bool head_for_peers(const Message& message);
-  bool shape(std::string_view reply, size_t payload_size);
+  bool shape(const Operation& operation);
   char* room(size_t size);
   void write(const char* payload_and_crlf);
+  void write_referring(const char* payload_and_crlf);
   void finish();
   void send_frames();
 
@@ -90,6 +95,8 @@ class Run {
   ShardSet crossing_ = 0;                  // shards with receivers of their own,
   std::array<ShardSet, kSides> shards_{};  // by side
   Session* direct_ = nullptr;              // the only receiver
+  SharedBytes* lent_ = nullptr;            // the memory the messages lie in, once it was needed
+  bool referring_ = false;                 // the last message's payload is sent from there
   const char* frames_ = nullptr;           // the input taken
   size_t most_frames_ = 0;                 // bytes of it that fit one record
   const char* frames_end_ = nullptr;

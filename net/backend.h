@@ -21,6 +21,9 @@
 //     still gets its PONG, if the caller sends it in that turn.
 //   - At most one send is in flight per connection. The iovecs' memory must stay untouched until the bytes are
 //     accounted for: by the return value (done) or by the kSent event (pending).
+//   - lend() makes that longer: the whole buffer the event came in stays until take_back(), also after the connection
+//   has
+//     gone. It may be refused at any time; what is lent is bounded.
 //   - pause() bounds what is still delivered: at most what was already received; then no kData until resume(). Pausing
 //     is how back-pressure reaches the sender: bytes stay in its kernel.
 // Units: bytes; times are nanoseconds of the monotonic clock. Errors: negative errno in Event::error /
@@ -37,6 +40,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/buffer.h"
 
 namespace peregrine::net {
 
@@ -95,7 +100,7 @@ struct AcceptErrors {
   int last_error = 0;  // errno, positive
 };
 
-class Backend {
+class Backend : public core::Lender {
  public:
   virtual ~Backend() = default;
 
@@ -114,6 +119,10 @@ class Backend {
   static constexpr size_t kAcquireBytes = 256 * 1024;
 
   virtual void release(const Event& event) = 0;
+
+  // `buffer`: Event::buffer of a kData event that has not been released yet.
+  bool lend(uint32_t) override { return false; }
+  void take_back(uint32_t) override {}
 
   virtual SendResult send(ConnId conn, std::span<const iovec> iov) = 0;
 

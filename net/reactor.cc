@@ -10,6 +10,7 @@ Reactor::Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::I
                  std::function<int64_t()> wall_clock)
     : shard_(shard), backend_(std::move(backend)), idle_(idle), spin_ns_(spin_ns), wall_clock_(std::move(wall_clock)) {
   shard_.set_waker([backend = backend_.get()] { backend->wake(); });
+  shard_.pool().set_lender(backend_.get());
 }
 
 bool Reactor::turn() {
@@ -83,16 +84,21 @@ void Reactor::on_event(const Event& event) {
 
 void Reactor::take(core::Session& session, const Event& event) {
   const uint64_t before = session.traffic.in_msgs;
-  feed(session, {event.data, event.size});
+  feed(session, event);
   input_.messages += session.traffic.in_msgs - before;
   input_.bytes += event.size;
   if (last_fed_ != &session) ++input_.connections;
   last_fed_ = &session;
 }
 
-void Reactor::feed(core::Session& session, std::string_view bytes) {
-  if (session.filter() == nullptr) [[likely]]
-    return session.feed(bytes);
+void Reactor::feed(core::Session& session, const Event& event) {
+  const std::string_view bytes(event.data, event.size);
+  if (session.filter() == nullptr) [[likely]] {
+    shard_.pool().begin_reading(bytes, event.buffer);
+    session.feed(bytes);
+    shard_.pool().end_reading();
+    return;
+  }
   plain_.clear();
   const bool good = session.filter()->decode(bytes, plain_);
   if (!plain_.empty()) session.feed(plain_);

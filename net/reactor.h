@@ -58,6 +58,7 @@ class Reactor {
   // `wall_clock` gives nanoseconds since the Unix epoch (a simulation gives its own).
   Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
           std::function<int64_t()> wall_clock);
+  ~Reactor() { shard_.pool().set_lender(nullptr); }
 
   // Accepts connections from a listening socket, which it owns from now on. Call these on the reactor's thread.
   // Listener 0 is the clients' one.
@@ -88,7 +89,7 @@ class Reactor {
       512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
-  void feed(core::Session& session, std::string_view bytes);
+  void feed(core::Session& session, const Event& event);
   void take(core::Session& session, const Event& event);
   void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
   void report_accept_errors();

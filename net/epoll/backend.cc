@@ -19,6 +19,7 @@ constexpr size_t kBatch = 512;  // readiness events per epoll_wait
 constexpr uint32_t kReceiveBytes = 64 * 1024;
 constexpr uint32_t kSlabBytes = Backend::kAcquireBytes + 2 * kReceiveBytes;  // one acquire() always fits one empty slab
 constexpr size_t kSpareSlabs = 2;
+constexpr size_t kMostSlabs = 8;  // in use: no more is lent
 constexpr int kAcceptsPerTurn = 64;
 constexpr size_t kDrainBytes = 256 * 1024;  // thrown away per turn from one lingering connection
 
@@ -200,11 +201,21 @@ Backend::Slab& Backend::slab_with_room() {
 }
 
 void Backend::release(const Event& event) {
-  if (event.kind != Event::Kind::kData) return;
-  Slab& slab = slabs_[event.buffer];
-  if (--slab.held > 0 || event.buffer == slab_) return;
+  if (event.kind == Event::Kind::kData) take_back(event.buffer);
+}
+
+// Lent bytes usually come back in the same turn. The slab being filled is as good as any other.
+bool Backend::lend(uint32_t buffer) {
+  if (slabs_.size() - spare_slabs_.size() > kMostSlabs) return false;
+  ++slabs_[buffer].held;
+  return true;
+}
+
+void Backend::take_back(uint32_t buffer) {
+  Slab& slab = slabs_[buffer];
+  if (--slab.held > 0 || buffer == slab_) return;
   if (spare_slabs_.size() >= kSpareSlabs) slab.memory.reset();
-  spare_slabs_.push_back(event.buffer);
+  spare_slabs_.push_back(buffer);
 }
 
 void Backend::receive(ConnId id, std::vector<Event>& out) {

@@ -5,7 +5,7 @@
 //
 // - Receiving: one recv per readable connection and acquire(), packed into a slab that all connections share, so an
 //   idle connection owns no buffer and a thousand small messages lie side by side. A slab is reused as soon as its
-//   events are released; what is held longer pins its slab (384 KiB of address space), so copy what must be kept.
+//   events are released; what is held or lent longer pins its slab (384 KiB of address space). No more than eight are.
 // - Readiness not used up when acquire() reaches its bound is kept and served first next time: nobody starves.
 // - pause(), resume() and the end of kBlocked change the kernel's interest lazily, when an unwanted event shows up:
 //   short pauses cost no system call. A paused connection is out of the epoll set (HUP cannot be masked), so its reset
@@ -41,6 +41,8 @@ class Backend final : public net::Backend {
   void dial(const Address& to, uint64_t tag, int64_t timeout_ns) override;
   void acquire(std::vector<Event>& out) override;
   void release(const Event& event) override;
+  bool lend(uint32_t buffer) override;
+  void take_back(uint32_t buffer) override;
   SendResult send(ConnId conn, std::span<const iovec> iov) override;
   void flush() override {}
   void pause(ConnId conn) override;
@@ -82,7 +84,7 @@ class Backend final : public net::Backend {
   };
   struct Slab {
     std::unique_ptr<char[]> memory;
-    uint32_t held = 0;  // events not yet released
+    uint32_t held = 0;  // events not yet released, and bytes lent on
     uint32_t used = 0;
   };
 

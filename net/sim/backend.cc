@@ -170,6 +170,7 @@ bool Backend::serve(ConnId id, std::vector<Event>& out) {
     const std::string bytes = network_.read(*conn.stream, conn.side, size);
     Received& received = received_[buffer];
     received.size = static_cast<uint32_t>(bytes.size());
+    received.held = 1;
     received.bytes = std::make_unique<char[]>(bytes.size());
     memcpy(received.bytes.get(), bytes.data(), bytes.size());
     conn.data_turn = turn_;
@@ -189,12 +190,25 @@ bool Backend::serve(ConnId id, std::vector<Event>& out) {
 }
 
 void Backend::release(const Event& event) {
-  if (event.kind != Event::Kind::kData) return;
-  if (event.buffer >= received_.size() || received_[event.buffer].bytes == nullptr)
-    return network_.violation("released twice");
-  memset(received_[event.buffer].bytes.get(), 0xdb, received_[event.buffer].size);
-  received_[event.buffer].bytes.reset();
-  spare_received_.push_back(event.buffer);
+  if (event.kind == Event::Kind::kData) take_back(event.buffer);
+}
+
+bool Backend::lend(uint32_t buffer) {
+  if (buffer >= received_.size() || received_[buffer].bytes == nullptr) {
+    network_.violation("lent after it was released");
+    return false;
+  }
+  if (network_.chance(20)) return false;
+  ++received_[buffer].held;
+  return true;
+}
+
+void Backend::take_back(uint32_t buffer) {
+  if (buffer >= received_.size() || received_[buffer].bytes == nullptr) return network_.violation("released twice");
+  if (--received_[buffer].held > 0) return;
+  memset(received_[buffer].bytes.get(), 0xdb, received_[buffer].size);
+  received_[buffer].bytes.reset();
+  spare_received_.push_back(buffer);
 }
 
 SendResult Backend::send(ConnId id, std::span<const iovec> iov) {

@@ -35,6 +35,8 @@ class Backend final : public net::Backend, public Endpoint {
   void dial(const Address& to, uint64_t tag, int64_t timeout_ns) override;
   void acquire(std::vector<Event>& out) override;
   void release(const Event& event) override;
+  bool lend(uint32_t buffer) override;
+  void take_back(uint32_t buffer) override;
   SendResult send(ConnId conn, std::span<const iovec> iov) override;
   void flush() override;
   void pause(ConnId conn) override;
@@ -89,6 +91,7 @@ class Backend final : public net::Backend, public Endpoint {
     std::unique_ptr<char[]>
         bytes;  // exactly as large as what it holds: reading past the end shows under AddressSanitizer
     uint32_t size = 0;
+    uint32_t held = 0;  // until release(), and for each lend()
   };
 
   End& end(Conn& conn) { return conn.stream->end[conn.side]; }

@@ -57,6 +57,8 @@ class Backend final : public net::Backend {
   void dial(const Address& to, uint64_t tag, int64_t timeout_ns) override;
   void acquire(std::vector<Event>& out) override;
   void release(const Event& event) override;
+  bool lend(uint32_t buffer) override { return buffers_.lend(static_cast<uint16_t>(buffer)); }
+  void take_back(uint32_t buffer) override { buffers_.take_back(static_cast<uint16_t>(buffer)); }
   SendResult send(ConnId conn, std::span<const iovec> iov) override;
   void flush() override;
   void pause(ConnId conn) override;

@@ -25,8 +25,7 @@ int Buffers::open(io_uring* ring, uint16_t group, uint16_t entries, uint32_t blo
   io_uring_buf_ring_init(ring_);
   blocks_.resize(entries);
   for (uint16_t n = 0; n < entries; ++n) {
-    blocks_[n].memory = std::make_unique_for_overwrite<char[]>(block_bytes_);
-    lend(n);
+    give(n);
   }
   return 0;
 }
@@ -40,48 +39,63 @@ Buffers::Filled Buffers::filled(uint16_t block, uint32_t bytes, bool more) {
   const Filled result{each.memory.get() + each.used, block};
   each.used += bytes;
   if (!more) {
-    each.lent = false;
-    --lent_;
-    if (lent_ < std::max(entries_ / 4u, 1u)) lend_reserve();
+    each.given = false;
+    --given_;
+    if (given_ < std::max(entries_ / 4u, 1u)) give_reserve();
   }
   return result;
 }
 
 void Buffers::release(uint16_t block) {
   --blocks_[block].held;
-  lend_if_idle(block);
+  give_if_idle(block);
 }
 
-void Buffers::lend_if_idle(uint16_t block) {
-  const Block& each = blocks_[block];
-  if (each.lent || each.held > 0) return;
-  if (lent_ < entries_) {
-    lend(block);
-  } else {
-    idle_.push_back(block);
-  }
-}
-
-void Buffers::lend(uint16_t block) {
+bool Buffers::lend(uint16_t block) {
   Block& each = blocks_[block];
+  if (each.lent == 0) {
+    if (size_t{lent_} * block_bytes_ >= kMostLentBytes) return false;
+    ++lent_;
+  }
+  ++each.lent;
+  ++each.held;
+  return true;
+}
+
+void Buffers::take_back(uint16_t block) {
+  if (--blocks_[block].lent == 0) --lent_;
+  release(block);
+}
+
+void Buffers::give_if_idle(uint16_t block) {
+  Block& each = blocks_[block];
+  if (each.given || each.held > 0) return;
+  if (given_ < entries_) return give(block);
+  if (idle_.size() * block_bytes_ < kIdleBytes) return idle_.push_back(block);
+  each.memory.reset();
+  idle_.insert(idle_.begin(), block);
+}
+
+void Buffers::give(uint16_t block) {
+  Block& each = blocks_[block];
+  if (each.memory == nullptr) each.memory = std::make_unique_for_overwrite<char[]>(block_bytes_);
   each.used = 0;
-  each.lent = true;
-  ++lent_;
+  each.given = true;
+  ++given_;
   io_uring_buf_ring_add(ring_, each.memory.get(), block_bytes_, block, io_uring_buf_ring_mask(entries_), 0);
   io_uring_buf_ring_advance(ring_, 1);
 }
 
 // Only called when the kernel runs short: the caller is holding blocks for longer than a turn.
-void Buffers::lend_reserve() {
+void Buffers::give_reserve() {
   if (!idle_.empty()) {
     const uint16_t block = idle_.back();
     idle_.pop_back();
-    return lend(block);
+    return give(block);
   }
-  if (blocks_.size() >= entries_ * 4u) return;
+  if (blocks_.size() >= entries_ * 4u + kMostLentBytes / block_bytes_) return;
   blocks_.emplace_back();
-  blocks_.back().memory = std::make_unique_for_overwrite<char[]>(block_bytes_);
-  lend(static_cast<uint16_t>(blocks_.size() - 1));
+  give(static_cast<uint16_t>(blocks_.size() - 1));
 }
 
 }  // namespace peregrine::net::uring

@@ -69,6 +69,7 @@ TEST(CrossingRules, InterestIsPublishedBeforeDeliveries) {
 // it.
 bool flushed_is_there(bool rule) {
   Machine machine(2, {}, 1024);
+  machine.lend_nothing();
   machine.set_rules([&](core::CrossingRules& rules) { rules.hold_stuck_output = rule; });
   Client& a = machine.connect(0);
   Client& c = machine.connect(1);
@@ -118,6 +119,7 @@ TEST(CrossingRules, PongWaitsForStuckInterest) {
 
 TEST(CrossingRules, HeldSessionIsNotReadFrom) {
   Machine machine(2, {}, 1024);
+  machine.lend_nothing();
   Client& a = machine.connect(0);
   Client& c = machine.connect(1);
   c.send("SUB x 1\r\n");

@@ -1,9 +1,13 @@
 // N shards of one server, driven by hand in one thread: every interleaving of their turns can be written down.
 //
 // A Client's send() waits until its shard's next acquire; what the shard sends lands in received. A turn may be taken
-// in its steps (acquire, drain, think, finish, flush) to put another shard's turn in between.
+// in its steps (acquire, drain, think, finish, flush) to put another shard's turn in between. Received memory is lent
+// as a backend would: refused now and then, and overwritten as soon as nobody has a claim to it any more.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -18,6 +22,47 @@ namespace peregrine::test {
 class ImmediateWorkers final : public core::Workers {
  public:
   void run(std::function<void()> work) override { work(); }
+};
+
+// What a shard's clients have sent, for as long as anybody reads or borrows it.
+class Received final : public core::Lender {
+ public:
+  explicit Received(size_t most_lent) : most_lent_(most_lent) {}
+  uint32_t take(std::string_view bytes) {
+    pieces_.push_back({std::make_unique<char[]>(bytes.size()), bytes.size(), 1});
+    std::memcpy(pieces_.back().memory.get(), bytes.data(), bytes.size());
+    return static_cast<uint32_t>(pieces_.size() - 1);
+  }
+  std::string_view at(uint32_t token) const { return {pieces_[token].memory.get(), pieces_[token].size}; }
+  bool lend(uint32_t token) override {
+    if (++asked_ % 5 == 0 || lent_bytes_ >= most_lent_) return false;
+    ++pieces_[token].held;
+    lent_bytes_ += pieces_[token].size;
+    return true;
+  }
+  void take_back(uint32_t token) override {
+    lent_bytes_ -= pieces_[token].size;
+    release(token);
+  }
+  void release(uint32_t token) {
+    Piece& piece = pieces_[token];
+    ASSERT_GT(piece.held, 0u);
+    if (--piece.held > 0) return;
+    std::memset(piece.memory.get(), 0xdb, piece.size);
+    piece.memory.reset();
+  }
+  size_t lent_bytes() const { return lent_bytes_; }
+
+ private:
+  struct Piece {
+    std::unique_ptr<char[]> memory;
+    size_t size;
+    uint32_t held;
+  };
+  const size_t most_lent_;
+  std::vector<Piece> pieces_;
+  size_t lent_bytes_ = 0;
+  uint64_t asked_ = 0;
 };
 
 struct Client {
@@ -41,6 +86,8 @@ class Machine {
     for (uint32_t n = 0; n < shards; ++n) {
       shards_.push_back(std::make_unique<core::Shard>(server, n, shards, &rings_, 42 + n, now_ns, now_ns));
       shards_.back()->set_waker([] {});
+      received_.push_back(std::make_unique<Received>(size_t{1} << 20));
+      shards_.back()->pool().set_lender(received_.back().get());
       server.shards.push_back(shards_.back().get());
     }
     acquired_.resize(shards);
@@ -100,7 +147,13 @@ class Machine {
   void drain(uint32_t shard) { shards_[shard]->drain_rings(); }
   void think(uint32_t shard) {
     for (auto& [client, bytes] : acquired_[shard]) {
-      if (client->session != nullptr) client->session->feed(bytes);
+      if (client->session == nullptr) continue;
+      const uint32_t token = received_[shard]->take(bytes);
+      core::BufferPool& pool = shards_[shard]->pool();
+      pool.begin_reading(received_[shard]->at(token), token);
+      client->session->feed(received_[shard]->at(token));
+      pool.end_reading();
+      received_[shard]->release(token);
     }
     acquired_[shard].clear();
   }
@@ -131,6 +184,11 @@ class Machine {
 
   void pass(int64_t ns) { now_ns += ns; }
   core::Shard& shard(uint32_t n) { return *shards_[n]; }
+  // As with a backend whose memory is all in use: what crosses is copied into the rings, and they overflow.
+  void lend_nothing() {
+    for (auto& shard : shards_) shard->pool().set_lender(nullptr);
+  }
+  size_t lent_bytes(uint32_t shard) const { return received_[shard]->lent_bytes(); }
   void set_rules(const std::function<void(core::CrossingRules&)>& change) {
     for (auto& shard : shards_) change(shard->rules);
   }
@@ -166,6 +224,7 @@ class Machine {
   }
 
   core::RingMatrix rings_;
+  std::vector<std::unique_ptr<Received>> received_;
   std::vector<std::unique_ptr<core::Shard>> shards_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<std::vector<std::pair<Client*, std::string>>> acquired_;

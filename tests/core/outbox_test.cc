@@ -118,7 +118,7 @@ TEST(Outbox, ForeignPayloadGoesHomeOnce) {
   Releases releases;
   BufferPool pool(1, &releases);
   SharedBytes origin{1, 5, "bytes", nullptr, 0};
-  SharedBytes* wrapped = pool.wrap(&origin, 0);
+  SharedBytes* wrapped = pool.wrap(&origin, "bytes", 0);
   {
     Outbox one(&pool), two(&pool);
     one.append_shared(wrapped, 0);

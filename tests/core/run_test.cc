@@ -25,6 +25,7 @@ std::string stream(uint64_t seed) {
   while (text.size() < 150'000) {
     const std::string& subject = subjects[random.below(subjects.size())];
     const size_t size = random.below(8) == 0 ? random.below(9000) : random.below(40);
+    if (random.below(30) == 0) publish("PUB", subject, "", 60'000 + random.below(20'000));
     const uint64_t kind = random.below(12);
     for (uint64_t n = random.below(kind == 0 ? 900 : 20); n > 0; --n) {
       if (kind == 1) publish("pub", subject, "", size);
@@ -182,6 +183,70 @@ TEST(Run, SlowConsumerIsClosed) {
   EXPECT_TRUE(slow.closed);
   EXPECT_EQ(machine.shard(0).snapshot().slow_consumers.clients, 1u);
   EXPECT_EQ(quick.take().size(), sent * std::string("MSG a 1 16\r\n0123456789abcdef\r\n").size());
+}
+
+// Large payloads are sent from where they were received, on this shard and on another, until a reader takes nothing for
+// long: then they are copied, and received memory does not pile up behind it.
+TEST(Run, WhoTakesNothingKeepsLittleReceivedMemory) {
+  for (const uint32_t reader_shard : {0u, 1u}) {
+    for (const size_t size : {3000u, 16'384u, 100'000u}) {
+      Machine machine(2);
+      Client& publisher = machine.connect(0);
+      Client& slow = machine.connect(reader_shard);
+      Client& quick = machine.connect(1 - reader_shard);
+      slow.send("SUB a 1\r\n");
+      quick.send("SUB b 1\r\n");
+      machine.settle();
+      slow.reads = false;
+      std::string expected, expected_quick;
+      size_t most = 0;
+      for (int n = 0; n < 60; ++n) {
+        std::string text;
+        while (text.size() < 64 * 1024) {
+          const std::string payload(size, static_cast<char>('a' + expected.size() % 26));
+          const std::string frame = " " + std::to_string(size) + "\r\n" + payload + "\r\n";
+          text += "PUB a" + frame;
+          expected += "MSG a 1" + frame;
+          text += "PUB b" + frame;
+          expected_quick += "MSG b 1" + frame;
+        }
+        publisher.send(text);
+        machine.settle();
+        most = std::max(most, machine.lent_bytes(0));
+      }
+      EXPECT_GT(most, 0u) << size;
+      EXPECT_LT(most, 3 * core::BufferPool::kReferBelow) << size;
+      EXPECT_TRUE(quick.take() == expected_quick) << size;
+      slow.reads = true;
+      slow.send("PING\r\n");
+      machine.settle();
+      EXPECT_TRUE(slow.take() == expected + "PONG\r\n") << size;
+      EXPECT_EQ(machine.lent_bytes(0), 0u) << size;
+    }
+  }
+}
+
+// A reader that goes in the middle gives back what it had of another shard's memory.
+TEST(Run, WhoGoesGivesReceivedMemoryBack) {
+  Machine machine(3);
+  Client& publisher = machine.connect(0);
+  std::vector<Client*> readers;
+  for (uint32_t n = 0; n < 6; ++n) {
+    readers.push_back(&machine.connect(n % 3));
+    readers.back()->send("SUB a " + std::to_string(n < 3 ? 1 : n) + "\r\n");
+  }
+  machine.settle();
+  for (Client* reader : readers) reader->reads = false;
+  for (const size_t size : {1500u, 3000u, 50'000u}) {
+    std::string text;
+    while (text.size() < 100'000) text += "PUB a " + std::to_string(size) + "\r\n" + std::string(size, 'x') + "\r\n";
+    publisher.send(text);
+    machine.settle();
+  }
+  EXPECT_GT(machine.lent_bytes(0), 0u);
+  for (Client* reader : readers) machine.hang_up(*reader);
+  machine.settle();
+  EXPECT_EQ(machine.lent_bytes(0), 0u);
 }
 
 }  // namespace

@@ -507,6 +507,51 @@ TEST_P(BackendTest, HeldBuffersStayIntact) {
   server->held.clear();
 }
 
+// What is lent outlives its event and its connection; when too much is, the backend refuses and goes on receiving.
+TEST_P(BackendTest, LentBuffersStayIntact) {
+  auto [peer, id] = connected();
+  struct Lent {
+    uint32_t buffer;
+    std::string_view now;
+    std::string then;
+  };
+  std::deque<Lent> lent;
+  size_t most = 0, refused = 0;
+  server->keep = false;
+  server->on_event = [&](const Event& event) {
+    if (event.kind != Event::Kind::kData) return;
+    if (!(*server)->lend(event.buffer)) {
+      ++refused;
+    } else {
+      lent.push_back({event.buffer, {event.data, event.size}, std::string(event.data, event.size)});
+      most = std::max(most, lent.size());
+    }
+  };
+  const auto give_back = [&] {
+    EXPECT_EQ(lent.front().now, lent.front().then);
+    (*server)->take_back(lent.front().buffer);
+    lent.pop_front();
+  };
+  std::mt19937 random(7);
+  size_t sent = 0;
+  const size_t rounds = 4000;
+  for (size_t n = 0; n < rounds; ++n) {
+    const std::string text(1 + random() % 9000, static_cast<char>('a' + n % 26));
+    for (size_t at = 0; at < text.size();) {
+      const size_t wrote = write_some(peer.get(), std::string_view(text).substr(at));
+      at += wrote;
+      sent += wrote;
+      ASSERT_TRUE(server->run_until([&, id = id] { return server->conn(id).received >= sent; })) << n;
+    }
+    while (n > rounds / 2 && lent.size() > random() % 40) give_back();
+  }
+  EXPECT_GT(most, 1u);
+  peer.reset();
+  ASSERT_TRUE(server->run_until([&, id = id] { return !server->conn(id).open; }));
+  while (!lent.empty()) give_back();
+  EXPECT_GT(refused, 0u);
+}
+
 TEST_P(BackendTest, OutOfDescriptorsAcceptsLaterAndServesTheOthers) {
   Echo echo(*server);
   auto [peer, id] = connected();

@@ -368,13 +368,14 @@ def mixed_payloads(loop, rng, prefix, seconds):
             return
         if totals["bytes"] - min(got_bytes) < ahead:
             small = rng.random() < 0.7  # a flood of what is copied into rings, or a few of any size
+            reply = "r" if small and rng.random() < 0.7 else ""  # with a reply each crosses by itself, without in runs
             for _ in range(rng.randrange(1, 200 if small else 12)):
                 size = rng.choice(SIZES[:10]) if small else rng.choice(SIZES)
                 offset = rng.randrange(MAX_PAYLOAD)
                 sent[p].append((offset, size))
                 totals["bytes"] += size
                 totals["messages"] += 1
-                writers[p].publish(f"{prefix}.p.{p}", block[offset:offset + size])
+                writers[p].publish(f"{prefix}.p.{p}", block[offset:offset + size], reply)
         writers[p].flush(lambda: burst(p))
 
     for p in range(publishers):
