@@ -906,7 +906,7 @@ TEST_F(MonitorTest, GatewaysByDirectionAndName) {
   EXPECT_EQ(answer["outbound_gateways"]["B"]["accounts"][0]["subscriptions_list"][0], "foo");
   ASSERT_EQ(answer["inbound_gateways"]["B"].size(), 2u);
   EXPECT_EQ(answer["inbound_gateways"]["B"][1]["connection"]["cid"], 9);
-  EXPECT_EQ(json("/gatewayz?gw_name=C")["outbound_gateways"].dump(), "{}");
+  EXPECT_EQ(json("/gatewayz?gw_name=C")["outbound_gateways"].dump(), "null");
 }
 
 TEST_F(MonitorTest, WhatIsNotConfiguredIsEmpty) {
