@@ -155,6 +155,9 @@ class Load:
         for thread in self.threads:
             thread.join(60)
             check(not thread.is_alive(), "a publisher hangs")
+        # What TCP still has to send again may take a while; the last messages are from calm times.
+        last = {b"%d %d" % (i, batches[-1][1] - 1) for i, batches in enumerate(self.flushed)}
+        until(lambda: all(last <= set(sub.payloads()[-5000:]) for sub in self.subs), 5, 0.1)
         before = None
         while before != (before := [sub.count() for sub in self.subs]):
             time.sleep(0.5)
@@ -211,6 +214,9 @@ def cut_and_heal(kind, mix, how, seconds, cuts=1):
             time.sleep(0.3 if cuts > 1 else 0)
         wanted = [["t.load.*"] + [sub.subject for sub in subs[i]] for i in range(len(ends))]
         wanted = [sorted(set(each)) for each in wanted]
+        link.settled(wanted)
+        # A connection whose segments are still to be sent again may yet be taken for dead: pings are patient for three seconds.
+        time.sleep(3.5)
         link.settled(wanted)
         healed = time.monotonic()
         time.sleep(0.7)
