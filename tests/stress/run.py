@@ -368,8 +368,8 @@ def mixed_payloads(loop, rng, prefix, seconds):
             return
         if totals["bytes"] - min(got_bytes) < ahead:
             small = rng.random() < 0.7  # a flood of what is copied into rings, or a few of any size
-            reply = "r" if small and rng.random() < 0.7 else ""  # with a reply each crosses by itself, without in runs
-            for _ in range(rng.randrange(1, 200 if small else 12)):
+            reply = "r" if small and rng.random() < 0.85 else ""  # with a reply each crosses by itself, without in runs
+            for _ in range(rng.randrange(1, 400 if small else 12)):
                 size = rng.choice(SIZES[:10]) if small else rng.choice(SIZES)
                 offset = rng.randrange(MAX_PAYLOAD)
                 sent[p].append((offset, size))
