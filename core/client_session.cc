@@ -17,8 +17,9 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = 2 * kSecondNs;
 constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
-constexpr int64_t kLingerNs = kSecondNs;     // for a last -ERR to get out before the connection is cut
-constexpr uint32_t kRestAfterRefusal = 64;   // what can not be a run (a queue group, say) is not asked for each message
+constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before the connection is cut
+constexpr uint32_t kRestAfterRefusal =
+    64;  // what can not be a run (two queue groups, say) is not asked for each message
 constexpr size_t kReferGatheredFrom = 8192;  // less is cheaper copied than kept
 constexpr size_t kDetachSlice = 512;         // subscriptions withdrawn per turn and session
 

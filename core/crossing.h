@@ -40,6 +40,15 @@ namespace peregrine::core {
   return to + n;
 }
 
+// Copies `size` bytes in words of 16; reads and writes up to 15 more.
+[[gnu::always_inline]] inline void copy_loosely(char* to, const char* from, size_t size) {
+  size_t at = 0;
+  do {
+    std::memcpy(to + at, from + at, 16);
+    at += 16;
+  } while (at < size);
+}
+
 enum class CrossingType : uint8_t {
   kInterest,        // interest ring
   kOriginInterest,  // interest ring
@@ -100,6 +109,13 @@ struct CrossingPick {
   uint8_t reserved[7] = {};
 };
 
+// Who is to be told that nobody took a request: a session of shard `home` (its cid), or an inquiry there (inquiries.h)
+// that waits for several shards. id 0 = nobody asks.
+struct Asker {
+  uint64_t id = 0;
+  uint32_t home = 0;
+};
+
 // One message for the target shard's own subscriptions and peers. Behind it: `picks` CrossingPicks, subject,
 // reply, the leafnode cluster it came from, and the payload unless it is shared.
 struct DeliveryRecord {
@@ -115,8 +131,9 @@ struct DeliveryRecord {
   uint32_t payload_size;
   uint32_t origin_size;
   uint32_t home;        // shard that owns `shared`
-  uint64_t asker;       // cid of a requester to be told (kNobody) if nobody here takes it; 0 = none
-  bool lent;            // ... and it is received memory, not to be kept for long
+  uint32_t asker_home;  // to be told (kNobody) if nobody here takes it,
+  uint64_t asker;       // Asker::id there; 0 = nobody asks
+  bool lent;            // `shared` is received memory, not to be kept for long
   SharedBytes* shared;  // null = the payload is inline
   const char* payload;  // shared: where it lies
 
@@ -131,8 +148,8 @@ struct ReleaseRecord {
   SharedBytes* origin;
 };
 
-// The only shard that had interest in a request found nobody to give it to: its requester is owed a 503. Subject and
-// reply follow.
+// The sending shard was thought to have interest in a request and found nobody to give it to: the asker, if that shard
+// was the only one or the last one, is owed a 503. Subject and reply follow.
 struct NobodyRecord {
   CrossingType type = CrossingType::kNobody;
   uint32_t subject_size;
@@ -142,20 +159,22 @@ struct NobodyRecord {
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + reply_size; }
 };
 
-// Messages of one publisher on one subject, for the target shard's own plain subscriptions on `sides`: whole frames
-// without a reply as they were received, each beginning with the same `prefix_size` bytes and the subject (run.h). Few
-// bytes follow; many are read where the other shard received them.
+// Messages of one publisher on one subject, for the target shard's own plain subscriptions on `sides` (run.h), or each
+// for one member there of a clients' queue group (deal.h): whole frames without a reply as they were received, each
+// beginning with the same `prefix_size` bytes and the subject. Few bytes follow; many are read where the other shard
+// received them.
 struct FramesRecord {
   CrossingType type = CrossingType::kFrames;
-  SideSet sides;
+  SideSet sides;  // 0: for `group`
   SessionKind source;
   uint16_t prefix_size;
   uint32_t account;
   uint32_t subject_size;
   uint32_t bytes;
-  uint32_t home;        // shard that owns `shared`
-  SharedBytes* shared;  // null = the frames follow
-  const char* frames;   // shared: where they lie
+  uint64_t group = 0;
+  uint32_t home = 0;              // shard that owns `shared`
+  SharedBytes* shared = nullptr;  // null = the frames follow
+  const char* frames = nullptr;   // shared: where they lie
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + (shared == nullptr ? bytes : 0); }
 };

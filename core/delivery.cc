@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/client_session.h"
 #include "core/gateway_reply.h"
 #include "core/parser.h"
 #include "core/shard.h"
@@ -94,11 +95,7 @@ bool Delivery::publish(Account& account, const Message& message) {
     }
   }
   if (targets != 0) {
-    // Interest elsewhere may turn out to be nobody (denied, or gone meanwhile). Where one shard alone decides it is
-    // asked to say so.
-    const bool ask = !taken && (targets & (targets - 1)) == 0 && message.from != nullptr &&
-                     message.from->no_responders && !message.reply.empty();
-    const uint64_t asker = ask ? message.from->cid : 0;
+    const Asker asker = taken ? Asker{} : asker_of(message, targets);
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
@@ -199,14 +196,13 @@ bool Delivery::publish_far(Account& account, const Message& message, SideSet sid
   taken |= send_to_targets(message, account);
   for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
   if (targets != 0) {
-    const bool one = (targets & (targets - 1)) == 0;
-    const bool ask = !taken && one && message.from != nullptr && message.from->no_responders && !message.reply.empty();
+    const Asker asker = taken ? Asker{} : asker_of(message, targets);
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
       SideSet plain = 0;
       for (size_t n = 0; n < kSides; ++n) plain |= static_cast<SideSet>((matches[n].shards >> target & 1) << n);
-      cross(target, account, message, plain, 0, message.from, ask ? message.from->cid : 0);
+      cross(target, account, message, plain, 0, message.from, asker);
     }
   }
   finish(account);
@@ -512,8 +508,42 @@ uint32_t Delivery::pick_shard(const QueueGroup& group) {
   return group.remote.back().shard;
 }
 
+// Interest elsewhere may turn out to be nobody (denied, or gone meanwhile): a requester that wants to know has the
+// other shards asked to say so. Who they are to tell.
+Asker Delivery::asker_of(const Message& message, ShardSet targets) {
+  if (message.from == nullptr || !message.from->no_responders || message.reply.empty()) return {};
+  return ask({message.from->cid, shard_.index()}, targets);
+}
+
+// One shard tells the asker itself; what several say is gathered here.
+Asker Delivery::ask(Asker asker, ShardSet targets) {
+  if (asker.id == 0 || (targets & (targets - 1)) == 0) return asker;
+  return {inquiries_.open(asker, static_cast<uint32_t>(__builtin_popcountll(targets))), shard_.index()};
+}
+
+void Delivery::nobody(Asker asker, std::string_view subject, std::string_view reply) {
+  while (asker.id != 0 && asker.home == shard_.index()) {
+    if (!Inquiries::is_inquiry(asker.id)) {
+      Session* session = shard_.find(asker.id);
+      if (session != nullptr && session->kind == SessionKind::kClient && !session->closing())
+        static_cast<ClientSession*>(session)->send_no_responders(subject, reply);
+      return;
+    }
+    asker = inquiries_.answered(asker.id);
+  }
+  if (asker.id == 0) return;
+  NobodyRecord record;
+  record.subject_size = static_cast<uint32_t>(subject.size());
+  record.reply_size = static_cast<uint32_t>(reply.size());
+  record.asker = asker.id;
+  char* at = shard_.begin_delivery(asker.home, record.size(), nullptr);
+  std::memcpy(at, &record, sizeof(record));
+  put(put(at + sizeof(record), subject), reply);
+  shard_.end_delivery(asker.home);
+}
+
 void Delivery::cross(uint32_t target, Account& account, const Message& message, SideSet plain, uint8_t hops,
-                     Session* cause, uint64_t asker) {
+                     Session* cause, Asker asker) {
   DeliveryRecord record;
   record.plain = plain;
   record.hops = hops;
@@ -527,7 +557,8 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   record.payload_size = static_cast<uint32_t>(message.payload.size());
   record.origin_size = static_cast<uint32_t>(message.origin.size());
   record.home = shard_.index();
-  record.asker = asker;
+  record.asker_home = asker.home;
+  record.asker = asker.id;
   record.shared = nullptr;
   record.payload = nullptr;
   record.lent = false;
@@ -563,7 +594,7 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
   shard_.end_delivery(target);
 }
 
-void Delivery::on_record(uint32_t from, const char* bytes) {
+void Delivery::on_record(const char* bytes) {
   DeliveryRecord record;
   std::memcpy(&record, bytes, sizeof(record));
   const char* picks = bytes + sizeof(record);
@@ -609,46 +640,50 @@ void Delivery::on_record(uint32_t from, const char* bytes) {
   for (uint32_t i = 0; i < record.picks; ++i) {
     CrossingPick pick;
     std::memcpy(&pick, picks + i * sizeof(pick), sizeof(pick));
-    const uint64_t id = pick.group;
-    const QueueGroup* group = account.side(pick.side).find_group(message.subject, id);
-    if (group != nullptr && deliver_to_peer_group(*group, pick.side, message, account)) {
-      taken = true;
-      continue;
-    }
-    // The member has gone while the record travelled: pick again, from what is known here, over all sides.
-    candidates_.clear();
-    if (record.hops < kMaxHops && record.hops < shard_.shard_count() && shard_.rules.repick) {
-      SideSet sides = 0;
-      for (const SideSet tier : queue_tiers(record.source)) sides |= tier;
-      if (record.source != SessionKind::kRoute) sides &= reach(record.source);
-      for (size_t n = 0; n < kSides; ++n) {
-        const auto side = static_cast<Side>(n);
-        if ((sides & account.live_sides() & bit(side)) == 0) continue;
-        const QueueGroup* there = account.side(side).find_group(message.subject, id);
-        if (there != nullptr) candidates_.push_back({id, side, there});
-      }
-    }
-    const size_t picked = picks_.size();
-    if (serve_group(candidates_, message, account)) taken = true;
-    else if (picks_.size() == picked) {
-      ++vanished_;
-      continue;
-    }
-    ++repicks_;
+    taken |= serve_pick(pick, message, account, record.hops);
   }
   taken |= send_to_targets(message, account);
-  if (!picks_.empty()) {
-    ShardSet targets = 0;
-    for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
-    for (; targets != 0; targets &= targets - 1) {
-      cross(static_cast<uint32_t>(__builtin_ctzll(targets)), account, message, 0, static_cast<uint8_t>(record.hops + 1),
-            nullptr, 0);
-    }
-  } else if (!taken && record.asker != 0) {
-    tell_nobody(from, record.asker, message);
-  }
+  const Asker asker = taken ? Asker{} : Asker{record.asker, record.asker_home};
+  if (!picks_.empty()) cross_again(message, account, record.hops, asker);
+  else if (asker.id != 0) nobody(asker, message.subject, message.reply);
   finish(account);
   if (record.lent) shard_.pool().end_reading();
+}
+
+// A member that another shard has picked here. True if one of this shard took the message; one elsewhere becomes a
+// pick.
+bool Delivery::serve_pick(const CrossingPick& pick, const Message& message, Account& account, uint8_t hops) {
+  const QueueGroup* group = account.side(pick.side).find_group(message.subject, pick.group);
+  if (group != nullptr && deliver_to_peer_group(*group, pick.side, message, account)) return true;
+  // The member has gone while the record travelled: pick again, from what is known here, over all sides.
+  candidates_.clear();
+  if (hops < kMaxHops && hops < shard_.shard_count() && shard_.rules.repick) {
+    SideSet sides = 0;
+    for (const SideSet tier : queue_tiers(message.source)) sides |= tier;
+    if (message.source != SessionKind::kRoute) sides &= reach(message.source);
+    for (size_t n = 0; n < kSides; ++n) {
+      const auto side = static_cast<Side>(n);
+      if ((sides & account.live_sides() & bit(side)) == 0) continue;
+      const QueueGroup* there = account.side(side).find_group(message.subject, pick.group);
+      if (there != nullptr) candidates_.push_back({pick.group, side, there});
+    }
+  }
+  const size_t picked = picks_.size();
+  const bool taken = serve_group(candidates_, message, account);
+  if (taken || picks_.size() != picked) ++repicks_;
+  else ++vanished_;
+  return taken;
+}
+
+// To where the picks were made again.
+void Delivery::cross_again(const Message& message, Account& account, uint8_t hops, Asker asker) {
+  ShardSet targets = 0;
+  for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
+  asker = ask(asker, targets);
+  for (; targets != 0; targets &= targets - 1) {
+    const auto target = static_cast<uint32_t>(__builtin_ctzll(targets));
+    cross(target, account, message, 0, static_cast<uint8_t>(hops + 1), nullptr, asker);
+  }
 }
 
 void Delivery::on_frames(const char* bytes) {
@@ -668,13 +703,18 @@ void Delivery::on_frames(const char* bytes) {
       if (run.add(operation)) continue;
       run.close();
     }
-    if (run.open(nullptr, account, operation, prefix, record.sides)) continue;
+    if (run.open(nullptr, account, operation, prefix, record.sides, record.group)) continue;
     Message message;
     message.subject = operation.subject;
     message.payload = operation.payload;
     message.source = record.source;
     begin(message);
     fan_out_ = 0;
+    picks_.clear();
+    if (record.sides == 0) {
+      fan_out_ = 1;
+      serve_pick({record.group, Side::kClients}, message, account, 0);
+    }
     for (size_t n = 0; n < kSides; ++n) {
       if ((record.sides >> n & 1) == 0) continue;
       const Match match = account.side(static_cast<Side>(n)).match(message.subject);
@@ -682,21 +722,11 @@ void Delivery::on_frames(const char* bytes) {
       for (Subscription* sub : match.plain) deliver_to(*sub, message, account);
     }
     send_to_targets(message, account);
+    if (!picks_.empty()) cross_again(message, account, 0, {});
     finish(account);
   }
   run.close();
   if (record.shared != nullptr) shard_.pool().end_reading();
-}
-
-void Delivery::tell_nobody(uint32_t target, uint64_t asker, const Message& message) {
-  NobodyRecord record;
-  record.subject_size = static_cast<uint32_t>(message.subject.size());
-  record.reply_size = static_cast<uint32_t>(message.reply.size());
-  record.asker = asker;
-  char* at = shard_.begin_delivery(target, record.size(), nullptr);
-  std::memcpy(at, &record, sizeof(record));
-  put(put(at + sizeof(record), message.subject), message.reply);
-  shard_.end_delivery(target);
 }
 
 // Counts this delivery against the allowance of UNSUB max; true when it was the last one.

@@ -20,6 +20,7 @@
 
 #include "core/account.h"
 #include "core/crossing.h"
+#include "core/inquiries.h"
 #include "core/session.h"
 
 namespace peregrine::core {
@@ -57,11 +58,14 @@ class Delivery {
   // Delivers to everybody in the account; false if nobody was there to take it (the publisher may be owed a 503).
   bool publish(Account& account, const Message& message);
 
-  // A record of type kDelivery from shard `from`.
-  void on_record(uint32_t from, const char* bytes);
+  // A record of type kDelivery.
+  void on_record(const char* bytes);
 
   // A record of type kFrames.
   void on_frames(const char* bytes);
+
+  // Whoever was thought to take this request is not there: the asker is told, here or on its own shard.
+  void nobody(Asker asker, std::string_view subject, std::string_view reply);
 
   // `session` has more pending than it may.
   void slow_consumer(Session& session, Account& account);
@@ -113,9 +117,12 @@ class Delivery {
   };
   Reference refer(const Message& message, uint32_t skip, const Outbox& outbox);
   uint32_t pick_shard(const QueueGroup& group);
+  bool serve_pick(const CrossingPick& pick, const Message& message, Account& account, uint8_t hops);
+  void cross_again(const Message& message, Account& account, uint8_t hops, Asker asker);
+  Asker asker_of(const Message& message, ShardSet targets);
+  Asker ask(Asker asker, ShardSet targets);
   void cross(uint32_t target, Account& account, const Message& message, SideSet plain, uint8_t hops, Session* cause,
-             uint64_t asker);
-  void tell_nobody(uint32_t target, uint64_t asker, const Message& message);
+             Asker asker);
   const Encoding& encoding(const Message& message, bool with_headers);
   void count_out(Account& account);
   void finish(Account& account);
@@ -141,6 +148,7 @@ class Delivery {
   std::string line_;
   Traffic peer_traffic_;
   std::vector<Subscription*> expired_;
+  Inquiries inquiries_;
 
   uint64_t repicks_ = 0;   // queue picks made again because the member had gone
   uint64_t vanished_ = 0;  // and given up because nobody was left

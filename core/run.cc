@@ -12,15 +12,6 @@ namespace {
 
 constexpr std::string_view kReservedReplies[] = {"_R_.", "$JS.ACK.", "_GR_."};
 
-// Copies `size` bytes in words of 16; reads and writes up to 15 more.
-[[gnu::always_inline]] inline void copy_loosely(char* to, const char* from, size_t size) {
-  size_t at = 0;
-  do {
-    std::memcpy(to + at, from + at, 16);
-    at += 16;
-  } while (at < size);
-}
-
 }  // namespace
 
 Run::Run(Shard& shard)
@@ -28,7 +19,8 @@ Run::Run(Shard& shard)
       possible_(static_cast<size_t>(shard.server().options.max_pending) >= kLeastMaxPending),
       stall_above_(static_cast<size_t>(shard.server().options.max_pending) / 4 * 3),
       max_pending_(static_cast<size_t>(shard.server().options.max_pending)),
-      most_crossing_payload_(static_cast<size_t>(shard.server().options.native.inline_payload_bytes)) {}
+      most_crossing_payload_(static_cast<size_t>(shard.server().options.native.inline_payload_bytes)),
+      deal_(shard) {}
 
 Run::~Run() {
   if (block_ != nullptr) shard_.pool().drop(block_);
@@ -42,7 +34,8 @@ bool Run::may_receive(const Subscription& sub, const Message& message) const {
   return to.permissions == nullptr && (&to != from_ || to.echo);
 }
 
-bool Run::open(Session* from, Account& account, const Operation& operation, std::string_view prefix, SideSet sides) {
+bool Run::open(Session* from, Account& account, const Operation& operation, std::string_view prefix, SideSet sides,
+               uint64_t group) {
   if (!possible_ || operation.subject.size() > kMostLine / 2 || prefix.size() > kMostLine / 2) return false;
   from_ = from;
   account_ = &account;
@@ -55,9 +48,12 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   }
   if (!find_receivers(message, sides)) return false;
   if (from == nullptr) {
-    if (receivers_.empty()) return false;
+    if (sides == 0) group_ = account.sublist.find_group(operation.subject, group);
+    if (receivers_.empty() && group_ == nullptr) return false;
     crossing_ = 0;
   }
+  dealt_ = group_ != nullptr;
+  if (dealt_ && !deal_to(*group_, message, prefix.size())) return false;
   direct_ = receivers_.size() == 1 ? receivers_[0]->session : nullptr;
   if (!(to_peers_ ? head_for_peers(message) : head_for_clients(operation.subject))) return false;
   lent_ = nullptr;
@@ -78,12 +74,14 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   return false;
 }
 
-// All clients or all peers of one kind, and no queue group to be picked from: none, or only such as have all their
-// members behind one route, the only receiver. (A peer's message without a list of groups is for none.)
+// All clients or all peers of one kind, and no queue group to be picked from: none, or one and nobody else, or only
+// such as have all their members behind one route, the only receiver. (A peer's message without a list of groups is for
+// none.)
 bool Run::find_receivers(const Message& message, SideSet sides) {
   constexpr SideSet kPeers = bit(Side::kRoutes) | bit(Side::kGateways) | bit(Side::kLeafs) | bit(Side::kHubs);
   const bool groups_count = message.source == SessionKind::kClient && from_ != nullptr;
   receivers_ = {};
+  group_ = nullptr;
   to_peers_ = false;
   crossing_ = 0;
   shards_.fill(0);
@@ -93,6 +91,12 @@ bool Run::find_receivers(const Message& message, SideSet sides) {
     if ((sides & bit(side)) == 0) continue;
     const Match match = account_->side(side).match(message.subject);
     const std::span<const QueueGroup> groups = groups_count ? match.groups : std::span<const QueueGroup>();
+    if (!groups.empty() && sides == kClientsOnly) {
+      // Picked from by weight over all sides: here there is only one.
+      if (groups.size() != 1 || !match.plain.empty() || match.shards != 0) return false;
+      group_ = &groups[0];
+      return true;
+    }
     shards_[n] = match.shards;
     crossing_ |= match.shards;
     if (match.plain.empty() && groups.empty()) continue;
@@ -119,6 +123,14 @@ bool Run::find_receivers(const Message& message, SideSet sides) {
   return true;
 }
 
+bool Run::deal_to(const QueueGroup& group, const Message& message, size_t prefix_size) {
+  const Deal::Frames frames{.account = account_->number,
+                            .prefix_size = static_cast<uint16_t>(prefix_size),
+                            .subject_size = static_cast<uint32_t>(message.subject.size()),
+                            .most_bytes = std::min<size_t>(kRunBytes, shard_.largest_record() - sizeof(FramesRecord))};
+  return deal_.begin(group, from_, frames, [&](const Subscription& sub) { return may_receive(sub, message); });
+}
+
 // "MSG <subject> <sid> ", if that is the same for all.
 bool Run::head_for_clients(std::string_view subject) {
   std::string_view sid;
@@ -131,8 +143,10 @@ bool Run::head_for_clients(std::string_view subject) {
   }
   char* at = put(put(out_line_, "MSG "), subject);
   *at++ = ' ';
-  at = put(at, sid);
-  *at++ = ' ';
+  if (!dealt_) {
+    at = put(at, sid);
+    *at++ = ' ';
+  }
   head_size_ = static_cast<uint32_t>(at - out_line_);
   return true;
 }
@@ -159,7 +173,7 @@ bool Run::add(const Operation& operation) {
   if (!operation.reply.empty()) {
     // Others may have to be told that nobody took it; before queue names it stands elsewhere; and gateways may write a
     // way back into it.
-    if (receivers_.empty() || crossing_ != 0 || !queues_.empty()) return false;
+    if (dealt_ ? deal_.crosses() : receivers_.empty() || crossing_ != 0 || !queues_.empty()) return false;
     if (to_peers_ && receivers_[0]->side != Side::kRoutes) return false;
     if (operation.reply[0] == '_' || operation.reply[0] == '$') {
       for (const std::string_view reserved : kReservedReplies) {
@@ -174,6 +188,8 @@ bool Run::add(const Operation& operation) {
     const char* const first = frames_ == nullptr ? line : frames_;
     const auto bytes = static_cast<size_t>(operation.payload.data() + size + 2 - first);
     if (bytes > most_frames_ || (size > most_crossing_payload_ && lent_ == nullptr)) return false;
+  } else if (dealt_ && deal_.crosses()) {
+    if (line_size + size + 2 > deal_.most_frame() || size > most_crossing_payload_) return false;
   }
   if (!shape(operation)) return false;
   // As received: up to the payload, which the line stands directly before.
@@ -184,9 +200,25 @@ bool Run::add(const Operation& operation) {
     in_size_ = 0;
   }
   if (frames_ == nullptr) frames_ = line;
+  if (dealt_) {
+    ++messages_;
+    payload_bytes_ += size;
+    out_bytes_ += deal_.take(dealt_line(static_cast<uint32_t>(line_size)), line);
+    ended_ = out_bytes_ >= kRunBytes;
+    return true;
+  }
   write(operation.payload.data());
   frames_end_ = operation.payload.data() + size + 2;
   return true;
+}
+
+Deal::Line Run::dealt_line(uint32_t in_size) const {
+  return {.head = out_line_,
+          .head_size = head_size_,
+          .tail = out_line_ + head_size_,
+          .tail_size = out_size_ - head_size_,
+          .in_size = in_size,
+          .payload_size = payload_size_};
 }
 
 // The line of a message with this reply and size.
@@ -194,14 +226,15 @@ bool Run::shape(const Operation& operation) {
   const std::string_view reply = operation.reply;
   const size_t payload_size = operation.payload.size();
   referring_ = false;
-  if (!receivers_.empty()) {
+  if (dealt_ || !receivers_.empty()) {
     if (direct_ != nullptr && payload_size >= BufferPool::kReferFrom &&
         direct_->outbox.pending() <= BufferPool::kReferBelow) {
       if (lent_ == nullptr) lent_ = shard_.pool().borrow(operation.payload);
       referring_ = lent_ != nullptr;
     }
-    if (reply.size() > kMostLine || (direct_ == nullptr && payload_size > kMostFrame)) return false;
+    if (reply.size() > kMostLine || (!dealt_ && direct_ == nullptr && payload_size > kMostFrame)) return false;
     char* at = out_line_ + head_size_;
+    if (dealt_) *at++ = ' ';
     if (!reply.empty()) {
       at = put(at, reply);
       *at++ = ' ';
@@ -210,7 +243,7 @@ bool Run::shape(const Operation& operation) {
     *at++ = '\r';
     *at++ = '\n';
     out_size_ = static_cast<uint32_t>(at - out_line_);
-    if (!referring_ && out_size_ + payload_size + 2 + kSlack > BufferPool::kLargeChunk) return false;
+    if (!referring_ && out_size_ + Deal::kMostSid + payload_size + 2 + kSlack > BufferPool::kLargeChunk) return false;
   }
   payload_size_ = static_cast<uint32_t>(payload_size);
   return true;
@@ -271,7 +304,13 @@ void Run::take_alike(std::string_view& in) {
     return same_bytes(p, in_line_, line) && end[0] == '\r' && end[1] == '\n';
   };
   uint64_t n = 0;
-  if (receivers_.empty()) {
+  if (dealt_) {
+    const Deal::Dealt dealt =
+        deal_.take_alike(dealt_line(in_size_), in_line_, p, last, kRunBytes - std::min(out_bytes_, kRunBytes));
+    n = dealt.messages;
+    out_bytes_ += dealt.bytes;
+    ended_ = out_bytes_ >= kRunBytes;
+  } else if (receivers_.empty()) {
     for (; p <= last && alike(); p += frame) ++n;
   } else if (referring_) {
     for (; p <= last && !ended_ && alike(); p += frame, ++n) write_referring(p + line);
@@ -328,6 +367,7 @@ void Run::finish() {
       shard_.count_peer_messages(messages_, payload_bytes_);
     }
   }
+  if (dealt_) return deal_.finish(*account_, max_pending_);
   const bool share = direct_ == nullptr && out_bytes_ >= kShareFrom;
   if (share) block_->size = block_used_;
   for (Subscription* sub : receivers_) {

@@ -6,6 +6,7 @@
 // copied as a block, or shared by reference when there is much of it, so that all of them are sent from the same warm
 // memory. Large payloads go to a single receiver by reference, from where they were received. Receivers on other
 // shards: the frames cross as they came, one record for each shard (FramesRecord), many of them by reference as well.
+// One queue group and nobody else: each message is dealt to a member (deal.h).
 //
 // Peers take part as they do in single messages: routes may be the receivers (then nobody here is; one that has all of
 // a queue group serves that, too), and the publisher, of frames that begin otherwise ("RMSG $G ").
@@ -27,6 +28,7 @@
 
 #include "core/account.h"
 #include "core/buffer.h"
+#include "core/deal.h"
 #include "core/match.h"
 #include "core/parser.h"
 #include "core/session.h"
@@ -47,9 +49,10 @@ class Run {
   // Opens a run with this message and takes it, or does nothing and returns false. `from`: the publishing session of
   // this shard, which has checked the message; null when it came over a ring, for local receivers only. The message's
   // bytes must be in the same buffer as those of the following add() and take_alike().
-  // `prefix`: what stands before the subject in each frame. `sides`: of a record, who may receive.
+  // `prefix`: what stands before the subject in each frame. `sides`: of a record, who may receive; 0 = one member of
+  // `group` each.
   bool open(Session* from, Account& account, const Operation& operation, std::string_view prefix = "PUB ",
-            SideSet sides = kClientsOnly);
+            SideSet sides = kClientsOnly, uint64_t group = 0);
   // Takes one more message; false: not one for this run, which stays open.
   bool add(const Operation& operation);
   // Takes the frames at the front of `in` whose control line is the last message's again.
@@ -72,6 +75,8 @@ class Run {
 
   bool may_receive(const Subscription& sub, const Message& message) const;
   bool find_receivers(const Message& message, SideSet sides);
+  bool deal_to(const QueueGroup& group, const Message& message, size_t prefix_size);
+  Deal::Line dealt_line(uint32_t in_size) const;
   bool head_for_clients(std::string_view subject);
   bool head_for_peers(const Message& message);
   bool shape(const Operation& operation);
@@ -97,8 +102,11 @@ class Run {
   Session* direct_ = nullptr;              // the only receiver
   SharedBytes* lent_ = nullptr;            // the memory the messages lie in, once it was needed
   bool referring_ = false;                 // the last message's payload is sent from there
-  const char* frames_ = nullptr;           // the input taken
-  size_t most_frames_ = 0;                 // bytes of it that fit one record
+  const QueueGroup* group_ = nullptr;      // found: nobody else receives
+  bool dealt_ = false;                     // to a queue group; receivers_ is empty
+  Deal deal_;
+  const char* frames_ = nullptr;  // the input taken
+  size_t most_frames_ = 0;        // bytes of it that fit one record
   const char* frames_end_ = nullptr;
 
   // Of the last message: its control line as received, if that can be compared, and the line as sent.
@@ -106,7 +114,7 @@ class Run {
   std::string prefix_;
   std::string line_;        // kept for its memory
   uint32_t in_size_ = 0;    // 0 = not comparable
-  uint32_t head_size_ = 0;  // "MSG <subject> <sid> "
+  uint32_t head_size_ = 0;  // "MSG <subject> <sid> "; of what is dealt without the sid and the blank behind it
   uint32_t out_size_ = 0;
   uint32_t payload_size_ = 0;
   char in_line_[kMostLine + kSlack];

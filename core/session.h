@@ -114,8 +114,8 @@ class Session {
   std::unique_ptr<PermissionState> permissions;  // null = everything
   Traffic traffic;                               // in: from the peer
   uint64_t stalls = 0;
-  uint64_t target_serial = 0;  // peers: the last message it is a target of,
-  uint32_t target_index = 0;   // and which one (delivery.h)
+  uint64_t target_serial = 0;  // peers: the last message it is a target of; clients: the last run that dealt to it,
+  uint32_t target_index = 0;   // and which one (delivery.h, deal.h)
   int64_t peer_rtt_ns = 0;     // gateways: the nearest is asked first; 0 = not measured yet
 
   // --- the reactor's ---

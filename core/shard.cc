@@ -192,7 +192,7 @@ bool Shard::drain_deliveries() {
 void Shard::on_delivery(uint32_t from, const char* bytes) {
   switch (static_cast<CrossingType>(bytes[0])) {
     case CrossingType::kDelivery:
-      delivery_.on_record(from, bytes);
+      delivery_.on_record(bytes);
       break;
     case CrossingType::kFrames:
       delivery_.on_frames(bytes);
@@ -207,9 +207,7 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
       NobodyRecord record;
       std::memcpy(&record, bytes, sizeof(record));
       const std::string_view subject(bytes + sizeof(record), record.subject_size);
-      Session* asker = find(record.asker);
-      if (asker != nullptr && asker->kind == SessionKind::kClient && !asker->closing())
-        static_cast<ClientSession*>(asker)->send_no_responders(subject, {subject.end(), record.reply_size});
+      delivery_.nobody({record.asker, index_}, subject, {subject.end(), record.reply_size});
       break;
     }
     case CrossingType::kHeap: {

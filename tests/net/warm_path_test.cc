@@ -250,6 +250,8 @@ TEST_P(WarmPath, Patterns) {
 
 TEST_P(WarmPath, QueueGroup) { expect_cheap(cost_of(GetParam(), 1, "SUB work q 1\r\n", {"work"}, " _INBOX.a.b"), 60); }
 
+TEST_P(WarmPath, QueueGroupOfTen) { expect_cheap(cost_of(GetParam(), 10, "SUB work q 1\r\n", {"work"}, ""), 300); }
+
 TEST_P(WarmPath, FanOut) {
   expect_cheap(cost_of(GetParam(), 10, "SUB orders.created 1\r\n", {"orders.created"}, ""), 300);
 }
