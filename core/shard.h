@@ -92,6 +92,8 @@ class Shard final : public ReleaseSink {
   bool end_turn();
   bool output_stuck() const { return interest_stuck_ && rules.hold_stuck_output; }
   std::vector<Session*>& dirty() { return dirty_; }
+  // Records that have come from other shards or gone to them so far.
+  uint64_t crossings() const { return ring_counters_.records_in + ring_counters_.records_out; }
   // When the next turn must come at the latest.
   int64_t next_deadline_ns() const;
 

@@ -1,8 +1,11 @@
 #include "net/reactor.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 namespace peregrine::net {
 
@@ -191,24 +194,33 @@ void Reactor::flush_session(core::Session& session) {
 }
 
 void Reactor::run() {
-  int64_t spinning_since = 0;
+  SpinJudge* judge = nullptr;  // of the spin we are in; null: of none
+  int64_t since = 0, most = 0;
+  uint64_t crossings = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     if (turn()) {
-      if (spinning_since != 0) spin_.worth(true);
-      spinning_since = 0;
+      // What came much too late came while somebody else had the core.
+      if (judge != nullptr) judge->worth(shard_.now_ns() - since <= 2 * most);
+      judge = nullptr;
       if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) backend_->gather(pause);
       continue;
     }
     if (idle_ == config::Idle::kSpin) continue;
     if (idle_ == config::Idle::kAdaptive && spin_ns_ > 0) {
       const int64_t now = shard_.now_ns();
-      if (spinning_since == 0 && spin_.try_it()) spinning_since = now;
-      if (spinning_since != 0 && now - spinning_since < spin_ns_) {
-        __builtin_ia32_pause();
+      if (judge == nullptr) {
+        const bool crossed = std::exchange(crossings, shard_.crossings()) != shard_.crossings();
+        SpinJudge& asked = crossed ? crossing_spin_ : spin_;
+        if (asked.try_it(now)) judge = &asked;
+        since = now;
+        most = crossed ? 2 * spin_ns_ : spin_ns_;
+      }
+      if (judge != nullptr && now - since < most) {
+        sched_yield();
         continue;
       }
-      if (spinning_since != 0) spin_.worth(false);
-      spinning_since = 0;
+      if (judge != nullptr) judge->worth(false);
+      judge = nullptr;
     }
     if (!shard_.try_sleep()) continue;
     // Asked again: the wake-up that came with stop() may have been swallowed by the turn just taken. A later one ends

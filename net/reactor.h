@@ -6,8 +6,10 @@
 // backend.flush(), one system call. The order is the proof of design.md section 4; do not rearrange it.
 //
 // Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work
-// the loop spins for up to spin_ns if that has paid lately, then parks in the backend until bytes, a wake-up or the
-// next timer; an idle broker costs nothing. Flooded with small writes, it lets input gather between turns (pacer.h).
+// the loop spins for up to spin_ns (twice that after work that crossed between shards, where a park costs the other
+// shard a wake-up) if that has paid lately, then parks in the backend until bytes, a wake-up or the next timer; an idle
+// broker costs nothing. Whoever else wants the core gets it between two looks: it may be the client that is waited for.
+// Flooded with small writes, the loop lets input gather between turns (pacer.h).
 #pragma once
 
 #include <algorithm>
@@ -39,18 +41,19 @@ using OpenSession = std::function<core::Session*(core::Shard&, Opened)>;
 // be null.
 using OnDialed = std::function<core::Session*(core::Shard&, Opened, int error)>;
 
-// Whether spinning before a park pays: a spin that ends in a park costs several parks. It pays when bytes come within
-// the spin nearly every time; while they do not, one time in kProbe finds out whether that has changed.
+// Whether spinning before a park pays: it does when something comes within the spin most times; a spin that ends in a
+// park costs several parks. While it does not pay, a millisecond of kProbe finds out whether that has changed: the same
+// one for all shards of a machine, because a question that crosses is answered quickly only if the shards on its way
+// are all awake.
 class SpinJudge {
  public:
-  bool try_it() { return score_ >= kEnough || ++parks_ % kProbe == 0; }
+  bool try_it(int64_t now_ns) const { return score_ >= kEnough || (now_ns >> 20) % kProbe == 0; }
   void worth(bool it_was) { score_ = it_was ? std::min(score_ + 1, 2 * kEnough) : std::max(score_ - kFailure, 0); }
 
  private:
-  static constexpr int kEnough = 8, kFailure = 4;
-  static constexpr uint32_t kProbe = 16;
+  static constexpr int kEnough = 8, kFailure = 2;
+  static constexpr int64_t kProbe = 32;
   int score_ = 0;
-  uint32_t parks_ = 0;
 };
 
 class Reactor {
@@ -100,7 +103,7 @@ class Reactor {
   std::unique_ptr<Backend> backend_;
   const config::Idle idle_;
   const int64_t spin_ns_;
-  SpinJudge spin_;
+  SpinJudge spin_, crossing_spin_;
   Pacer pacer_;
   TurnInput input_;                          // of this turn
   const core::Session* last_fed_ = nullptr;  // in this turn
