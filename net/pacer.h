@@ -9,8 +9,10 @@
 //   - pauses pay: the last ones brought several times as many messages per connection as turns without a pause do. A
 //     requester waits for its answer before it goes on, so a pause brings nothing from it and is given up at once;
 //   - input is small: whoever writes large batches has merged them already.
-// The pause lasts until about kPerTurn messages are to be expected, at most kLongestNs, which bounds what it adds to
-// the latency of anybody on this shard.
+// The pause lasts until about kPerTurn messages are to be expected, and grows with the square of how far the load is
+// above kBusyRate, to at most kLongestNs, which bounds what it adds to the latency of anybody on this shard. A long one
+// does more than merge receives: what is not read is not acknowledged, so the publisher's TCP runs into its congestion
+// window and puts many writes into one segment. Segments, not bytes, are what such a flood costs the kernel.
 //
 // One per reactor, on its thread. Pure: the clock comes in with the turns. bench/README.md has the measurements.
 #pragma once
@@ -32,9 +34,10 @@ struct TurnInput {
 class Pacer {
  public:
   static constexpr int64_t kShortestNs = 15'000;
-  static constexpr int64_t kLongestNs = 100'000;
+  static constexpr int64_t kLongestNs = 400'000;
   static constexpr double kBusyRate = 250e3 / 1e9;  // messages per nanosecond
-  static constexpr double kPerTurn = 100;
+  static constexpr double kBusyNs = 100e3;          // the pause at that rate
+  static constexpr double kPerTurn = 600;
   static constexpr double kPays = 4;  // times as many messages per connection
   static constexpr double kBatchBytes = 32 * 1024;
 
@@ -55,7 +58,9 @@ class Pacer {
       --skip_;
       return 0;
     }
-    const double pause = std::min({kPerTurn / rate, kBatchBytes * kMemoryNs / bytes_, double{kLongestNs}});
+    const double above = rate / kBusyRate;
+    const double pause =
+        std::min({kBusyNs * above * above, kPerTurn / rate, kBatchBytes * kMemoryNs / bytes_, double{kLongestNs}});
     if (pause < kShortestNs) return 0;
     paused_ = true;
     return static_cast<int64_t>(pause);

@@ -264,6 +264,19 @@ void Backend::wake() {
 
 // ---- completing
 
+// Completions that are due but not in the CQ yet.
+void Backend::take_due() {
+  if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) {
+    io_uring_get_events(&ring_);
+  }
+}
+
+void Backend::gather(int64_t for_ns) {
+  sleep_for(for_ns);
+  // The CQ may hold what came before the pause; a turn with that alone would have waited for nothing.
+  take_due();
+}
+
 void Backend::acquire(std::vector<Event>& out) {
   received_ = 0;
   conns_.recycle();
@@ -277,10 +290,7 @@ void Backend::acquire(std::vector<Event>& out) {
   ended_now_.clear();
   ended_now_.swap(ended_);
 
-  if (io_uring_cq_ready(&ring_) == 0 &&
-      (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0) {
-    io_uring_get_events(&ring_);
-  }
+  if (io_uring_cq_ready(&ring_) == 0) take_due();
   unsigned taken = 0;
   unsigned head;
   io_uring_cqe* cqe;

@@ -68,7 +68,7 @@ class Backend final : public net::Backend {
   Address local_address(ConnId conn) const override;
   void park(int64_t deadline_ns) override;
   void wake() override;
-  void gather(int64_t for_ns) override { sleep_for(for_ns); }
+  void gather(int64_t for_ns) override;
   AcceptErrors accept_errors() const override { return accept_errors_; }
   int64_t now_ns() const override;
   const BackendReport& report() const override { return report_; }
@@ -151,6 +151,7 @@ class Backend final : public net::Backend {
   void die(ConnId id, int error);
   void finish_if_quiet(ConnId id);
   void expire();
+  void take_due();
 
   const Options options_;
   const Features features_;
