@@ -24,7 +24,6 @@ std::string random_name(core::Random& random) {
   return name;
 }
 
-constexpr int64_t kGossipDisabled = 1, kGossipOverride = 2;
 
 std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "\r\n"; }
 

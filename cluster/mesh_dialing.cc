@@ -132,7 +132,10 @@ void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {
   server_.log.debug("Attempting reconnect for solicited route \"{}\"",
                     net::host_and_port(origin.url.host, origin.url.port));
   RouteOrigin again = origin;
-  again.gossip_mode = 0;
+  // The remote may have come back as a new server while others could not be told of it, so whoever reaches it tells them
+  // again. nats-server takes this for gossip and keeps it to itself: two servers that were both away, the one restarted
+  // and the other cut off, may never hear of each other there.
+  again.gossip_mode = origin.configured ? 0 : kGossipOverride;
   const auto jitter = static_cast<int64_t>(random_.below(kReconnectJitterNs)) + 1;
   solicit(std::move(again), false, jitter + (origin.configured ? kReconnectNs : 0));
 }

@@ -19,6 +19,9 @@ namespace peregrine::cluster {
 // What a server of this level says it speaks: 0 nothing special, 1 INFO at any time, 2 accounts, 3 message tracing.
 inline constexpr int kPeerProtocol = 3;
 
+// PeerInfo::gossip_mode, of a server that is new: may who hears of it tell others?
+inline constexpr int64_t kGossipDisabled = 1, kGossipOverride = 2;
+
 struct PeerInfo {
   std::string server_id;
   std::string server_name;
