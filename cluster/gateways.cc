@@ -367,13 +367,14 @@ void Gateways::register_inbound(GatewaySession& session, const PeerInfo& info) {
 }
 
 void Gateways::farewell(GatewaySession& session, bool registered) {
+  if (stopping_.load(std::memory_order_relaxed)) return;  // shard 0 may be gone already
   if (!session.outbound()) {
     if (registered) on_home([this, cid = session.cid] { inbound_.erase(cid); });
     return;
   }
   // On shard 0 already.
   const auto at = remotes_.find(session.gateway_name());
-  if (at == remotes_.end() || stopping_.load(std::memory_order_relaxed)) return;
+  if (at == remotes_.end()) return;
   Remote& remote = *at->second;
   if (remote.outbound == session.cid) remote.outbound = 0;
   else if (remote.outbound != 0) return;  // a second connection that was not wanted
