@@ -24,7 +24,6 @@ std::string random_name(core::Random& random) {
   return name;
 }
 
-
 std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "\r\n"; }
 
 }  // namespace
@@ -224,6 +223,7 @@ void Mesh::add(Hello hello) {
   tell(hello.ref, [registration](RouteSession& session) { session.registered(registration); });
   show_origin(member);
   if (!pool || connections == 1) first_of_remote(member, std::move(info));
+  if (pool && connections == 1 && member.origin.solicited) see_to_account_routes(member);
 }
 
 void Mesh::add_account_route(Hello hello) {

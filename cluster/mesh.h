@@ -112,7 +112,8 @@ class Mesh {
   struct Attempt {
     uint64_t id;
     RouteOrigin origin;
-    bool first;  // this server has not been connected to it before
+    bool first;             // this server has not been connected to it before
+    std::string remote_id;  // of an account's own route: only while that remote is there and has none; "" = any
     int failures = 0;
     int64_t delay_ns;
     core::Timer timer;
@@ -142,11 +143,12 @@ class Mesh {
   void reconnect(const RouteOrigin& origin, const std::string& remote_id);
   void take_name(const std::string& name, bool for_good, const std::string& keep);
   // --- dialling
-  void solicit(RouteOrigin origin, bool first, int64_t delay_ns);
+  void solicit(RouteOrigin origin, bool first, int64_t delay_ns, std::string remote_id = {});
+  void see_to_account_routes(const Member& member);
   void try_to_reach(uint64_t id);
   void dial_failed(uint64_t id, const DialError& error);
   void hint_at_other_port();
-  bool still_wanted(const RouteOrigin& origin) const;
+  bool still_wanted(const Attempt& attempt) const;
   bool is_configured(const PeerInfo& info) const;
   void consider(const PeerInfo& info, bool from_no_pool);
   // --- what others are told

@@ -17,6 +17,7 @@ constexpr int64_t kDialTimeoutNs = kSecondNs;
 constexpr int64_t kRetryNs = kSecondNs;
 constexpr int64_t kLongestRetryNs = 30 * kSecondNs;
 constexpr int64_t kReconnectNs = kSecondNs;
+constexpr int64_t kAccountRoutesNs = 2 * kSecondNs;
 constexpr uint64_t kReconnectJitterNs = 100'000'000;  // so that two that lost each other do not dial in step
 
 std::string lower(std::string text) {
@@ -26,7 +27,7 @@ std::string lower(std::string text) {
 
 }  // namespace
 
-void Mesh::solicit(RouteOrigin origin, bool first, int64_t delay_ns) {
+void Mesh::solicit(RouteOrigin origin, bool first, int64_t delay_ns, std::string remote_id) {
   if (stopping() || origin.url.host.empty()) return;
   origin.solicited = true;
   origin.retry = false;
@@ -34,6 +35,7 @@ void Mesh::solicit(RouteOrigin origin, bool first, int64_t delay_ns) {
   attempt->id = next_attempt_++;
   attempt->origin = std::move(origin);
   attempt->first = first;
+  attempt->remote_id = std::move(remote_id);
   attempt->delay_ns = kRetryNs;
   attempt->mesh = this;
   Attempt& raw = *attempt;
@@ -45,8 +47,16 @@ void Mesh::solicit(RouteOrigin origin, bool first, int64_t delay_ns) {
   });
 }
 
-bool Mesh::still_wanted(const RouteOrigin& origin) const {
-  if (!origin.account.empty() && !account_routes_.contains(origin.account)) return false;
+bool Mesh::still_wanted(const Attempt& attempt) const {
+  const RouteOrigin& origin = attempt.origin;
+  if (!origin.account.empty()) {
+    const auto routes = account_routes_.find(origin.account);
+    if (routes == account_routes_.end()) return false;
+    if (!attempt.remote_id.empty() &&
+        (routes->second.contains(attempt.remote_id) || !remotes_.contains(attempt.remote_id))) {
+      return false;
+    }
+  }
   const auto& routes = server_.options.cluster.routes;
   return !origin.configured || std::find(routes.begin(), routes.end(), origin.url) != routes.end();
 }
@@ -55,7 +65,7 @@ void Mesh::try_to_reach(uint64_t id) {
   const auto at = attempts_.find(id);
   if (at == attempts_.end()) return;
   const RouteOrigin& origin = at->second->origin;
-  if (stopping() || !still_wanted(origin)) {
+  if (stopping() || !still_wanted(*at->second)) {
     attempts_.erase(at);
     return;
   }
@@ -132,12 +142,23 @@ void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {
   server_.log.debug("Attempting reconnect for solicited route \"{}\"",
                     net::host_and_port(origin.url.host, origin.url.port));
   RouteOrigin again = origin;
-  // The remote may have come back as a new server while others could not be told of it, so whoever reaches it tells them
-  // again. nats-server takes this for gossip and keeps it to itself: two servers that were both away, the one restarted
-  // and the other cut off, may never hear of each other there.
+  // The remote may have come back as a new server while others could not be told of it, so whoever reaches it tells
+  // them again. nats-server takes this for gossip and keeps it to itself: two servers that were both away, the one
+  // restarted and the other cut off, may never hear of each other there.
   again.gossip_mode = origin.configured ? 0 : kGossipOverride;
   const auto jitter = static_cast<int64_t>(random_.below(kReconnectJitterNs)) + 1;
   solicit(std::move(again), false, jitter + (origin.configured ? kReconnectNs : 0));
+}
+
+// Routes of accounts' own spread by gossip as others do, and two servers that meet while their neighbours still
+// introduce them may miss each other's. Whoever dialled the remote looks again when the dust has settled.
+void Mesh::see_to_account_routes(const Member& member) {
+  for (const auto& [account, routes] : account_routes_) {
+    RouteOrigin origin = member.origin;
+    origin.account = account;
+    solicit(std::move(origin), true, kAccountRoutesNs + static_cast<int64_t>(random_.below(kReconnectJitterNs)),
+            member.remote_id);
+  }
 }
 
 void Mesh::pool_connection_is_good(RouteRef ref) {
