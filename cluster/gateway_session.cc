@@ -468,16 +468,7 @@ void GatewaySession::on_message(const PeerOperation& operation) {
   message.from = this;
   message.source = core::SessionKind::kGateway;
   message.all_queues = false;
-  if (tokens.size() == 3) {
-    message.reply = tokens[2];
-  } else if (tokens.size() > 3) {
-    const bool with_reply = tokens[2] == "+";
-    if (!with_reply && tokens[2] != "|") return protocol_violation(operation.text);
-    const size_t first = with_reply ? 4 : 3;
-    if (tokens.size() < first) return protocol_violation(operation.text);
-    if (with_reply) message.reply = tokens[3];
-    message.queues = tokens.subspan(first);
-  }
+  if (!read_receivers(tokens.subspan(2), message)) return protocol_violation(operation.text);
   core::Account* account = find_account(tokens[0]);
   if (account == nullptr) return answer_no_account(tokens[0]);
   if (core::is_gateway_reply(message.subject)) [[unlikely]] {

@@ -509,18 +509,7 @@ void LeafSession::on_message(const PeerOperation& operation) {
   message.payload = operation.payload;
   message.header_size = operation.header_size;
   message.all_queues = false;
-  if (tokens.size() == 2) {
-    message.reply = tokens[1];
-  } else if (tokens.size() > 2) {
-    if (tokens[1] == "+") {
-      message.reply = tokens[2];
-      message.queues = tokens.subspan(3);
-    } else if (tokens[1] == "|") {
-      message.queues = tokens.subspan(2);
-    } else {
-      return protocol_violation(operation.text);
-    }
-  }
+  if (!read_receivers(tokens.subspan(1), message)) return protocol_violation(operation.text);
   const size_t bytes = message.payload.size();
   ++traffic.in_msgs;
   traffic.in_bytes += bytes;

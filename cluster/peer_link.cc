@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cluster/peer_info.h"
+#include "core/delivery.h"
 #include "core/go_format.h"
 #include "core/hash.h"
 #include "core/run.h"
@@ -237,6 +238,16 @@ void PeerLink::parse_failed(PeerStatus status, std::string_view rest) {
     default:
       return protocol_violation("message arguments");
   }
+}
+
+bool PeerLink::read_receivers(std::span<const std::string_view> tokens, core::Message& message) {
+  if (tokens.size() == 1) message.reply = tokens[0];
+  if (tokens.size() < 2) return true;
+  const bool with_reply = tokens[0] == "+";
+  if (!with_reply && tokens[0] != "|") return false;
+  if (with_reply) message.reply = tokens[1];
+  message.queues = tokens.subspan(with_reply ? 2 : 1);
+  return true;
 }
 
 void PeerLink::protocol_violation(std::string_view what) {

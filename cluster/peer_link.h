@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -89,6 +90,10 @@ class PeerLink : public core::PeerSession {
 
   // One more subscription in that account. False: it has too many, and was cut off.
   bool may_want_more(const core::Account& account);
+
+  // Of a message between servers, what stands behind its subject: nothing, "reply", "+ reply queue...", "| queue...".
+  // False: none of these.
+  static bool read_receivers(std::span<const std::string_view> tokens, core::Message& message);
 
   void protocol_violation(std::string_view what);  // said in the log and closed, without -ERR
 

@@ -168,18 +168,7 @@ void RouteSession::on_message(const PeerOperation& operation) {
   }
   if (tokens.empty()) return protocol_violation(operation.text);
   message.subject = tokens[0];
-  if (tokens.size() == 2) {
-    message.reply = tokens[1];
-  } else if (tokens.size() > 2) {
-    if (tokens[1] == "+") {
-      message.reply = tokens[2];
-      message.queues = tokens.subspan(3);
-    } else if (tokens[1] == "|") {
-      message.queues = tokens.subspan(2);
-    } else {
-      return protocol_violation(operation.text);
-    }
-  }
+  if (!read_receivers(tokens.subspan(1), message)) return protocol_violation(operation.text);
   core::Account* account = find_account(name);
   const bool plain = operation.verb == PeerVerb::kRoutedMessage && tokens.size() == 1;
   if (plain && account != nullptr && opens_run(operation, *account, message.subject)) return;
