@@ -223,7 +223,7 @@ void Mesh::add(Hello hello) {
   tell(hello.ref, [registration](RouteSession& session) { session.registered(registration); });
   show_origin(member);
   if (!pool || connections == 1) first_of_remote(member, std::move(info));
-  if (pool && connections == 1 && member.origin.solicited) see_to_account_routes(member);
+  if (pool && connections == 1 && member.origin.solicited) see_to_other_routes(member);
 }
 
 void Mesh::add_account_route(Hello hello) {
@@ -242,6 +242,7 @@ void Mesh::add_account_route(Hello hello) {
   tell(hello.ref, [](RouteSession& session) { session.registered({.pool_index = -1}); });
   show_origin(member);
   if (routes->second.size() > 1) forward(std::move(hello.info), member.origin);
+  if (member.origin.solicited) see_to_other_routes(member);
 }
 
 Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {

@@ -113,7 +113,7 @@ class Mesh {
     uint64_t id;
     RouteOrigin origin;
     bool first;             // this server has not been connected to it before
-    std::string remote_id;  // of an account's own route: only while that remote is there and has none; "" = any
+    std::string remote_id;  // only while that remote is connected in some way, but not in this one; "" = any
     int failures = 0;
     int64_t delay_ns;
     core::Timer timer;
@@ -144,7 +144,8 @@ class Mesh {
   void take_name(const std::string& name, bool for_good, const std::string& keep);
   // --- dialling
   void solicit(RouteOrigin origin, bool first, int64_t delay_ns, std::string remote_id = {});
-  void see_to_account_routes(const Member& member);
+  void see_to_other_routes(const Member& member);
+  bool is_connected(const std::string& remote_id) const;
   void try_to_reach(uint64_t id);
   void dial_failed(uint64_t id, const DialError& error);
   void hint_at_other_port();

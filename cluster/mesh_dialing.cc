@@ -17,7 +17,7 @@ constexpr int64_t kDialTimeoutNs = kSecondNs;
 constexpr int64_t kRetryNs = kSecondNs;
 constexpr int64_t kLongestRetryNs = 30 * kSecondNs;
 constexpr int64_t kReconnectNs = kSecondNs;
-constexpr int64_t kAccountRoutesNs = 2 * kSecondNs;
+constexpr int64_t kOtherRoutesNs = 2 * kSecondNs;
 constexpr uint64_t kReconnectJitterNs = 100'000'000;  // so that two that lost each other do not dial in step
 
 std::string lower(std::string text) {
@@ -47,15 +47,20 @@ void Mesh::solicit(RouteOrigin origin, bool first, int64_t delay_ns, std::string
   });
 }
 
+bool Mesh::is_connected(const std::string& remote_id) const {
+  return remotes_.contains(remote_id) ||
+         std::any_of(account_routes_.begin(), account_routes_.end(),
+                     [&](const auto& routes) { return routes.second.contains(remote_id); });
+}
+
 bool Mesh::still_wanted(const Attempt& attempt) const {
   const RouteOrigin& origin = attempt.origin;
-  if (!origin.account.empty()) {
-    const auto routes = account_routes_.find(origin.account);
-    if (routes == account_routes_.end()) return false;
-    if (!attempt.remote_id.empty() &&
-        (routes->second.contains(attempt.remote_id) || !remotes_.contains(attempt.remote_id))) {
-      return false;
-    }
+  const auto own = account_routes_.find(origin.account);
+  if (!origin.account.empty() && own == account_routes_.end()) return false;
+  if (!attempt.remote_id.empty()) {
+    const bool there =
+        origin.account.empty() ? remotes_.contains(attempt.remote_id) : own->second.contains(attempt.remote_id);
+    if (there || !is_connected(attempt.remote_id)) return false;
   }
   const auto& routes = server_.options.cluster.routes;
   return !origin.configured || std::find(routes.begin(), routes.end(), origin.url) != routes.end();
@@ -150,14 +155,19 @@ void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {
   solicit(std::move(again), false, jitter + (origin.configured ? kReconnectNs : 0));
 }
 
-// Routes of accounts' own spread by gossip as others do, and two servers that meet while their neighbours still
-// introduce them may miss each other's. Whoever dialled the remote looks again when the dust has settled.
-void Mesh::see_to_account_routes(const Member& member) {
-  for (const auto& [account, routes] : account_routes_) {
+// The pool and the accounts' own routes spread by gossip each for itself, and two servers that meet while their
+// neighbours still introduce them may miss one or the other. Whoever dialled the remote looks again when the dust has
+// settled.
+void Mesh::see_to_other_routes(const Member& member) {
+  const auto look_again = [&](const std::string& account) {
     RouteOrigin origin = member.origin;
     origin.account = account;
-    solicit(std::move(origin), true, kAccountRoutesNs + static_cast<int64_t>(random_.below(kReconnectJitterNs)),
+    solicit(std::move(origin), true, kOtherRoutesNs + static_cast<int64_t>(random_.below(kReconnectJitterNs)),
             member.remote_id);
+  };
+  if (!member.origin.account.empty()) look_again({});
+  for (const auto& [account, routes] : account_routes_) {
+    if (!routes.contains(member.remote_id)) look_again(account);
   }
 }
 
