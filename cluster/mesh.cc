@@ -250,6 +250,7 @@ Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
   place = std::make_unique<Member>();
   place->ref = hello.ref;
   place->origin = hello.origin;
+  place->origin.once = false;
   place->remote_id = hello.info.server_id;
   place->remote_name = hello.info.server_name;
   place->pool_index = pool_index;
@@ -347,7 +348,7 @@ void Mesh::remove(const Farewell& farewell) {
   if (stopping()) return;
   const auto at = members_.find(farewell.ref.cid);
   if (at == members_.end()) {
-    if (!farewell.no_reconnect) reconnect(farewell.origin, farewell.remote_id);
+    if (!farewell.no_reconnect && !farewell.origin.once) reconnect(farewell.origin, farewell.remote_id);
     return;
   }
   const std::unique_ptr<Member> member = std::move(at->second);

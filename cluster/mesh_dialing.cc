@@ -160,8 +160,13 @@ void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {
 // settled.
 void Mesh::see_to_other_routes(const Member& member) {
   const auto look_again = [&](const std::string& account) {
+    const bool will = std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& each) {
+      return each.second->remote_id == member.remote_id && each.second->origin.account == account;
+    });
+    if (will) return;
     RouteOrigin origin = member.origin;
     origin.account = account;
+    origin.once = true;  // the remote may not have a route of that account's own
     solicit(std::move(origin), true, kOtherRoutesNs + static_cast<int64_t>(random_.below(kReconnectJitterNs)),
             member.remote_id);
   };

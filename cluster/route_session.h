@@ -29,6 +29,7 @@ struct RouteOrigin {
   bool solicited = false;   // we dialled
   bool configured = false;  // its URL stands in cluster.routes; else gossip told us, or the other side dialled
   bool retry = false;       // a duplicate was closed in its favour: dial again whatever else is said here
+  bool once = false;        // to fill a gap: refused before it was registered, it is not dialled again
   config::Url url;
   std::string account;  // it is that account's own route
   int64_t gossip_mode = 0;

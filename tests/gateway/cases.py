@@ -334,7 +334,13 @@ def guesses_until_told(mix):
         publisher.flush()
         check(until(lambda: sent() > start, 5), "not even a guess")
         check(until(lambda: mode_of(node, "c2") == "Optimistic", 5), f"mode {mode_of(node, 'c2')}")
-        time.sleep(0.3)
+
+        def refused():
+            before = sent()
+            publisher.publish("t.unwanted")
+            publisher.flush()
+            return sent() == before
+        check(until(refused, 10, 0.05), "goes on guessing")
         start = sent()
         for _ in range(100):
             publisher.publish("t.unwanted")
