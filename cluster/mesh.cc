@@ -223,7 +223,7 @@ void Mesh::add(Hello hello) {
   tell(hello.ref, [registration](RouteSession& session) { session.registered(registration); });
   show_origin(member);
   if (!pool || connections == 1) first_of_remote(member, std::move(info));
-  if (pool && connections == 1 && member.origin.solicited) see_to_other_routes(member);
+  if (pool && connections == 1 && member.origin.solicited && !member.origin.configured) see_to_other_routes(member);
 }
 
 void Mesh::add_account_route(Hello hello) {
@@ -242,7 +242,7 @@ void Mesh::add_account_route(Hello hello) {
   tell(hello.ref, [](RouteSession& session) { session.registered({.pool_index = -1}); });
   show_origin(member);
   if (routes->second.size() > 1) forward(std::move(hello.info), member.origin);
-  if (member.origin.solicited) see_to_other_routes(member);
+  if (member.origin.solicited && !member.origin.configured) see_to_other_routes(member);
 }
 
 Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
@@ -250,7 +250,6 @@ Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
   place = std::make_unique<Member>();
   place->ref = hello.ref;
   place->origin = hello.origin;
-  place->origin.once = false;
   place->remote_id = hello.info.server_id;
   place->remote_name = hello.info.server_name;
   place->pool_index = pool_index;

@@ -152,12 +152,14 @@ void Mesh::reconnect(const RouteOrigin& origin, const std::string& remote_id) {
   // restarted and the other cut off, may never hear of each other there.
   again.gossip_mode = origin.configured ? 0 : kGossipOverride;
   const auto jitter = static_cast<int64_t>(random_.below(kReconnectJitterNs)) + 1;
+  // What filled a gap looks whether there is one again; never at once, for the remote may take such routes apart.
+  if (origin.once) return solicit(std::move(again), false, jitter + kOtherRoutesNs, remote_id);
   solicit(std::move(again), false, jitter + (origin.configured ? kReconnectNs : 0));
 }
 
 // The pool and the accounts' own routes spread by gossip each for itself, and two servers that meet while their
-// neighbours still introduce them may miss one or the other. Whoever dialled the remote looks again when the dust has
-// settled.
+// neighbours still introduce them may miss one or the other. Whoever dialled the remote, told by gossip, looks again
+// when the dust has settled.
 void Mesh::see_to_other_routes(const Member& member) {
   const auto look_again = [&](const std::string& account) {
     const bool will = std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& each) {
