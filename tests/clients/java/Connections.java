@@ -20,10 +20,8 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 
@@ -153,23 +151,14 @@ final class Connections {
     Connection connection = t.connect(t.options(server).connectionListener(watch).errorListener(watch));
     Subscription sub = connection.subscribe("kept");
     Suite.flush(connection);
-    BlockingQueue<String> restarted = new LinkedBlockingQueue<>();
-    Thread restarting = new Thread(() -> {
-      try {
-        Suite.control("/restart", "{\"id\":" + Suite.quoted(server.id) + ",\"down_ms\":1000}");
-        restarted.add("");
-      } catch (Exception problem) {
-        restarted.add(problem.toString());
-      }
-    });
-    restarting.start();
+    server.stop("TERM");
     watch.waitFor(Events.DISCONNECTED);
-    // Only in this state, reached a little after the event, does jnats keep what is published.
+    // Only in this state, reached a little after the event, does jnats keep what is published: the server stays away until then.
     Suite.eventually("the client is reconnecting", () -> connection.getStatus() == Connection.Status.RECONNECTING);
     for (int i = 0; i < 100; i++) {
       connection.publish("kept", Suite.bytes("" + i));
     }
-    Suite.same(Suite.receive(restarted, "the server is back"), "", "restart");
+    server.restart();
     for (int i = 0; i < 100; i++) {
       Suite.same(Suite.nextText(sub), "" + i, "message");
     }
