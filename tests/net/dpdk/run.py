@@ -415,7 +415,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default=str(REPO / "build" / "peregrine"))
     parser.add_argument("--against", metavar="NATS-SERVER", help="a real nats-server, for the scene of mixed clusters")
-    parser.add_argument("--scene")
+    parser.add_argument("--scene", "--only", dest="scene")
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     options.server = str(pathlib.Path(options.server).resolve())
