@@ -45,11 +45,15 @@ class ClientSession final : public Session {
  private:
   const SubscriptionPool& pool() const;  // where sids_ points to
 
+  // Only if credentials are asked for.
+  struct Login {
+    std::string user;         // who it turned out to be
+    Credentials credentials;  // a second CONNECT may leave out what the first one said
+  };
   // What CONNECT said that is not needed per message.
   struct Connected {
-    std::string name, lang, version, user;
-    std::string label;        // "v<version>:<lang>:<name>" - "<account>/user:<user>", as far as known
-    Credentials credentials;  // a second CONNECT may leave out what the first one said
+    std::string name, lang, version;
+    std::unique_ptr<Login> login;
   };
 
   void on_connect(std::string_view json);
@@ -67,11 +71,11 @@ class ClientSession final : public Session {
   void permission_violation(std::string_view what, std::string_view subject, std::string_view queue);
   void answer(std::string_view line);
   void refuse(std::string_view text);
-  void set_label();
   void trace_payload(std::string_view payload);
   void bind(Identity identity);
   ParserLimits limits() const;
   Connected& connected();
+  Login& login();
 
   Parser parser_;
   SidTable sids_;

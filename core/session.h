@@ -140,9 +140,9 @@ class Session {
   std::unique_ptr<Filter> filter_;
   bool abort_ = false;
   bool gone_ = false;
-  std::vector<SubRow> last_subs_;  // what it was subscribed to when it closed; for /connz?state=closed
-  bool detached_ = false;          // nothing of it is left in the index
-  size_t table_index_ = 0;         // place in Shard::sessions_
+  std::unique_ptr<std::vector<SubRow>> last_subs_;  // when it closed; for /connz?state=closed
+  bool detached_ = false;                           // nothing of it is left in the index
+  size_t table_index_ = 0;                          // place in Shard::sessions_
 };
 
 }  // namespace peregrine::core

@@ -522,10 +522,10 @@ void Shard::close_some() {
     Session& session = *now[done];
     if (session.detached_) continue;
     slices -= session.subscription_count() != 0 ? 1 : 0;
-    if (is_remembered(session) && session.last_subs_.empty() && session.subscription_count() - 1 < kClosedSubs) {
+    if (is_remembered(session) && session.last_subs_ == nullptr && session.subscription_count() - 1 < kClosedSubs) {
       ConnRow row;
       session.describe(row, true);
-      session.last_subs_ = std::move(row.subs);
+      session.last_subs_ = std::make_unique<std::vector<SubRow>>(std::move(row.subs));
     }
     if (!session.detach_slice()) {
       closing_.push_back(&session);
@@ -564,7 +564,7 @@ void Shard::forget(Session& session) {
     session.describe(row, false);
     row.stop_ns = wall_ns_;
     row.reason = text(session.close_reason());
-    row.subs = std::move(session.last_subs_);
+    if (session.last_subs_ != nullptr) row.subs = std::move(*session.last_subs_);
     row.subscriptions = row.subs.size();
     closed_rows_.push_back(std::move(row));
     if (closed_rows_.size() > static_cast<size_t>(server_.options.max_closed_clients)) closed_rows_.pop_front();
