@@ -28,6 +28,7 @@ bool Stack::Machine::on_ack(Connection& c, const Segment& segment) {
   if (c.sack && segment.sack_count > 0) take_sacks(c, segment, news);
   if (!c.sack && c.out != nullptr) count_duplicate(c, segment, window_changed, news);
   sample_rtt(c, segment, news);
+  if (news.acknowledged > 0) c.congestion.on_progress(segment.ack, c.snd_nxt, news.acknowledged, now_);
   judge_tail_probe(c, segment, news);
   steer(c, segment, news);
   const uint32_t id = c.id;
@@ -61,6 +62,8 @@ void Stack::Machine::note_delivered(Connection& c, const SentRange& range, const
     c.reordering_seen = true;
   }
   if (!range.retransmitted && range.at_ns > news.sent_at) news.sent_at = range.at_ns;
+  if (!before(range.start, c.recovery_point)) news.beyond = true;
+  else if (!range.retransmitted) news.original = true;
 }
 
 void Stack::Machine::take_acknowledged(Connection& c, const Segment& segment, AckNews& news) {
@@ -132,6 +135,7 @@ void Stack::Machine::sample_rtt(Connection& c, const Segment& segment, const Ack
   }
   if (rtt <= 0) return;
   c.rtt.sample(rtt);
+  c.congestion.on_round_trip(rtt);
   if (c.min_rtt == 0 || rtt < c.min_rtt) c.min_rtt = rtt;
 }
 
@@ -143,11 +147,34 @@ void Stack::Machine::judge_tail_probe(Connection& c, const Segment& segment, con
   } else if (after(segment.ack, c.tail_probe_end)) {
     // What was sent later has been acknowledged, and nobody has reported the original beside its repetition.
     c.tail_probe_out = false;
-    c.congestion.on_congestion(c.mss);
+    c.congestion.on_congestion(c.mss, c.snd_nxt - c.snd_una);
     c.congestion.end_recovery(c.mss);
   } else if (news.acknowledged == 0 && segment.payload_bytes == 0 && segment.sack_count == 0) {
     c.tail_probe_out = false;  // the original's ACK came before, a delayed one: this is the repetition's
   }
+}
+
+// RFC 5682 section 3.1, and 2.1 where the peer has no SACK.
+void Stack::Machine::check_timeout(Connection& c, const Segment& segment, const AckNews& news) {
+  if (c.recovery != Recovery::kTimeout || !before(c.snd_una, c.recovery_point)) {
+    c.timeout_check = TimeoutCheck::kOff;  // all of it is there: nothing to learn
+    return;
+  }
+  if (c.timeout_check == TimeoutCheck::kFirstAck) {
+    if (news.acknowledged == 0) {
+      if (!c.sack && c.duplicate_acks > 0) c.timeout_check = TimeoutCheck::kOff;
+      return;
+    }
+    const uint32_t wanted = std::min<uint32_t>(c.snd_end - c.snd_nxt, c.mss);
+    const auto room = static_cast<int32_t>(c.snd_una + c.snd_wnd - c.snd_nxt);
+    const bool can = before(c.snd_nxt, c.snd_end) && room >= static_cast<int32_t>(wanted);
+    c.timeout_check = can ? TimeoutCheck::kTwoNew : TimeoutCheck::kOff;
+    return;
+  }
+  if (news.original && !news.beyond) return undo(c);
+  if (news.acknowledged == 0 && news.delivered == 0 && segment.payload_bytes > 0) return;  // the peer just talks
+  c.timeout_check = TimeoutCheck::kOff;
+  c.congestion.set_window(std::min(c.congestion.window(), 3u * c.mss));
 }
 
 void Stack::Machine::steer(Connection& c, const Segment& segment, const AckNews& news) {
@@ -165,6 +192,7 @@ void Stack::Machine::steer(Connection& c, const Segment& segment, const AckNews&
       c.first_resend_ts != 0 && before(segment.timestamp_echo, c.first_resend_ts)) {
     undo(c);
   }
+  if (c.timeout_check != TimeoutCheck::kOff) check_timeout(c, segment, news);
   if (c.recovery != Recovery::kNone && !before(c.snd_una, c.recovery_point)) {
     if (c.recovery == Recovery::kFast) {
       c.congestion.end_recovery(c.mss);
@@ -187,7 +215,7 @@ void Stack::Machine::steer(Connection& c, const Segment& segment, const AckNews&
   }
   if (c.ecn && segment.has(kEce) && c.recovery == Recovery::kNone && !before(c.snd_una, c.cwr_point)) {
     ++stats_.ecn_reductions;
-    c.congestion.on_congestion(c.mss);
+    c.congestion.on_congestion(c.mss, c.snd_nxt - c.snd_una);
     c.congestion.end_recovery(c.mss);
     c.cwr_point = c.snd_nxt;
     c.cwr_to_send = true;
@@ -202,15 +230,16 @@ void Stack::Machine::steer(Connection& c, const Segment& segment, const AckNews&
 
 // RFC 6937: during recovery the window follows what is delivered.
 void Stack::Machine::proportional_rate(Connection& c, const AckNews& news) {
-  c.prr_delivered += news.delivered;
+  c.out->prr_delivered += news.delivered;
   const uint32_t in_network = pipe(c);
   const uint32_t threshold = c.congestion.threshold();
   int64_t allowance;
   if (in_network > threshold) {
-    const uint64_t share = (uint64_t{c.prr_delivered} * threshold + c.recover_flight - 1) / c.recover_flight;
-    allowance = static_cast<int64_t>(share) - c.prr_out;
+    const uint64_t share =
+        (uint64_t{c.out->prr_delivered} * threshold + c.out->recover_flight - 1) / c.out->recover_flight;
+    allowance = static_cast<int64_t>(share) - c.out->prr_out;
   } else {
-    const int64_t limit = std::max<int64_t>(int64_t{c.prr_delivered} - c.prr_out, news.delivered) + c.mss;
+    const int64_t limit = std::max<int64_t>(int64_t{c.out->prr_delivered} - c.out->prr_out, news.delivered) + c.mss;
     allowance = std::min<int64_t>(threshold - in_network, limit);
   }
   if (allowance < 0) allowance = 0;

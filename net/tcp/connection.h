@@ -37,12 +37,25 @@ const char* state_name(State state);
 // RFC 5681 and 6675: what the ACKs currently repair.
 enum class Recovery : uint8_t { kNone, kFast, kTimeout };
 
+// RFC 5682: what the next ACK says about a timeout, where no timestamps tell.
+enum class TimeoutCheck : uint8_t {
+  kOff,
+  kFirstAck,   // the first segment went again
+  kTwoNew,     // it arrived; the next flush sends two segments the peer has never seen
+  kSecondAck,  // they are out: something old acknowledged now was never lost
+};
+
 class ReferenceSend;
 
 struct Outgoing {
   explicit Outgoing(uint32_t seq) : queue(seq) {}
   SendQueue queue;
   Scoreboard sent;
+
+  // Of a recovery: PRR (RFC 6937), and what undo gives back (RFC 4015).
+  uint32_t recover_flight = 0, prr_delivered = 0, prr_out = 0;
+  uint32_t prior_window = 0, prior_threshold = 0;
+  uint32_t stalled_ms = 0;  // since when nothing is acknowledged; from the first timeout on (RFC 5482)
 };
 
 struct Connection {
@@ -56,6 +69,7 @@ struct Connection {
 
   State state = State::kClosed;
   Recovery recovery = Recovery::kNone;
+  TimeoutCheck timeout_check = TimeoutCheck::kOff;
 
   // What was agreed on.
   bool sack : 1 = false;
@@ -129,11 +143,9 @@ struct Connection {
   int64_t rack_sent_at = 0, rack_rtt = 0, min_rtt = 0;
   uint32_t rack_end = 0, rack_forward = 0, tail_probe_end = 0, reorder_round = 0;
 
-  // Recovery, PRR (RFC 6937) and undo (RFC 4015).
-  uint32_t recovery_point = 0, recover_flight = 0, prr_delivered = 0, prr_out = 0;
-  uint32_t prior_window = 0, prior_threshold = 0;
-  uint32_t first_resend_ts = 0, reno_sacked = 0;
-  uint32_t cwr_point = 0, mtu_probe_una = 0;
+  // Recovery.
+  uint32_t recovery_point = 0, first_resend_ts = 0, reno_sacked = 0;
+  uint32_t cwr_point = 0;
 
   // Deadlines, 0 = off.
   int64_t rto_at = 0;
@@ -146,8 +158,9 @@ struct Connection {
   int64_t received_at = 0;    // last anything
   uint32_t challenge_ms = 0;  // when the last answer to something unacceptable left
   uint32_t fin_seq = 0;
-  uint64_t data_turn = 0;  // acquire() in which its last kData goes out
-  uint64_t tag = 0;        // dial's, or the listener's number
+  uint32_t user_timeout_ms = 0;  // what was sent may go unacknowledged for so long (RFC 5482); 0 = max_retries alone
+  uint32_t data_turn = 0;        // acquire() in which its last kData goes out
+  uint64_t tag = 0;              // dial's, or the listener's number
   int32_t close_error = 0;
 
   std::unique_ptr<Outgoing> out;
@@ -170,6 +183,7 @@ struct HalfOpen {
   uint32_t irs = 0, iss = 0, ts_recent = 0, window = 0;
   uint32_t listener = 0;
   uint32_t index = 0;
+  uint32_t user_timeout_s = 0;  // as the peer wishes
   int8_t window_scale = -1;
   uint8_t retries = 0;
   bool sack = false, timestamps = false, ecn = false, used = false;

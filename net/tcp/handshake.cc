@@ -73,7 +73,6 @@ void Stack::Machine::on_syn(const Flow& flow, uint32_t hash, const Packet& packe
   }
   if (stats_.half_open >= options_.max_half_open) {
     if (!options_.syn_cookies) return drop(Drop::tcp_backlog);
-    if (!worth_a_cookie(hash, segment.seq)) return drop(Drop::tcp_syn_rate);
     return send_cookie(flow, packet, frame, segment);
   }
   if (!unanswered_syns_.empty() && now_ >= cookies_until_) unanswered_syns_ = {};
@@ -102,6 +101,7 @@ void Stack::Machine::on_syn(const Flow& flow, uint32_t hash, const Packet& packe
   h.ts_recent = segment.timestamp;
   h.window_scale = options_.window_scale ? segment.window_scale : -1;
   h.ecn = options_.ecn && (segment.flags & (kEce | kCwr)) == (kEce | kCwr);
+  h.user_timeout_s = segment.user_timeout_s;
   h.listener = listener->number;
   h.retries = 0;
   flows_.insert(hash, RecordRef(RecordKind::kHalfOpen, index));
@@ -119,7 +119,8 @@ void Stack::Machine::send_syn_ack(HalfOpen& h) {
                       .mss = announced_mss(h.interface, h.flow.local.is_v4()),
                       .window_scale = static_cast<int8_t>(h.window_scale >= 0 ? window_scale() : -1),
                       .sack_permitted = h.sack,
-                      .has_timestamp = h.timestamps};
+                      .has_timestamp = h.timestamps,
+                      .user_timeout = announced_user_timeout()};
   fields.timestamp = timestamp_now(timestamp_offset(h.flow));
   fields.timestamp_echo = h.ts_recent;
   emit_tcp(h.interface, h.mac, h.flow.local, h.flow.remote, fields, 0, {});
@@ -190,6 +191,7 @@ void Stack::Machine::on_half_open(HalfOpen& h, const Packet& packet, const Frame
                       .iss = h.iss,
                       .ts_recent = h.ts_recent,
                       .listener = h.listener,
+                      .user_timeout_s = h.user_timeout_s,
                       .window_scale = h.window_scale,
                       .retries = h.retries,
                       .sack = h.sack,
@@ -221,7 +223,8 @@ void Stack::Machine::accept(const HalfOpen& h, const Packet& packet, const Frame
   c.send_scale = c.window_scaling ? static_cast<uint8_t>(h.window_scale) : 0;
   c.receive_scale = c.window_scaling ? window_scale() : 0;
   update_mss(c);
-  c.congestion.start(c.mss);
+  adopt_user_timeout(c, h.user_timeout_s);
+  c.congestion.start(options_.congestion, c.mss);
   c.rack_end = c.rack_forward = c.recovery_point = c.cwr_point = c.iss + 1;
   // RFC 6298 section 5.7 and 6928: a SYN-ACK that had to be repeated is a sign of loss.
   if (h.retries > 0) c.congestion.set_window(c.mss);
@@ -249,9 +252,10 @@ uint32_t Stack::Machine::cookie_hash(const Flow& flow, uint32_t irs, uint32_t mi
 }
 
 // An answer costs more than all that is done before it, and under a flood the established connections pay. So beyond a
-// rate a first SYN is only remembered; its sender, if there is one, repeats it after a second (RFC 6298) and is
-// answered then. Made-up senders do not repeat themselves; a flood that does pays double for half the answers.
-bool Stack::Machine::worth_a_cookie(uint32_t hash, uint32_t irs) {
+// rate a first SYN is only remembered, before anything else is done about it; its sender, if there is one, repeats it
+// after a second (RFC 6298) and is answered then. Made-up senders do not repeat themselves; a flood that does pays
+// double for half the answers.
+bool Stack::Machine::worth_a_look(uint32_t hash, uint32_t irs) {
   const uint64_t mixed = core::fold_multiply(uint64_t{hash} << 32 | irs, key_[0] | 1);
   const auto tag = static_cast<uint16_t>(mixed >> 48 | 1);
   const size_t at = mixed % kUnansweredSyns;
@@ -392,7 +396,8 @@ bool Stack::Machine::send_syn(Connection& c, const MacAddress& mac) {
                       .window = static_cast<uint16_t>(std::min(c.receive_window, 65535u)),
                       .mss = announced_mss(c.interface, c.flow.local.is_v4()),
                       .sack_permitted = answer ? c.sack : options_.sack,
-                      .has_timestamp = answer ? bool{c.timestamps} : options_.timestamps};
+                      .has_timestamp = answer ? bool{c.timestamps} : options_.timestamps,
+                      .user_timeout = announced_user_timeout()};
   if (answer ? bool{c.window_scaling} : options_.window_scale)
     fields.window_scale = static_cast<int8_t>(window_scale());
   fields.timestamp = timestamp_now(c.ts_offset);
@@ -422,8 +427,21 @@ void Stack::Machine::agree(Connection& c, const Segment& syn) {
   c.send_scale = c.window_scaling ? static_cast<uint8_t>(syn.window_scale) : 0;
   c.receive_scale = c.window_scaling ? window_scale() : 0;
   update_mss(c);
-  c.congestion.start(c.mss);
+  adopt_user_timeout(c, syn.user_timeout_s);
+  c.congestion.start(options_.congestion, c.mss);
   c.rack_end = c.rack_forward = c.recovery_point = c.cwr_point = c.iss + 1;
+}
+
+// RFC 5482 section 3.1: a wish counts unless our own owner has said (CHANGEABLE).
+void Stack::Machine::adopt_user_timeout(Connection& c, uint32_t seconds) {
+  if (options_.user_timeout_ns != 0 || seconds == 0) return;
+  c.user_timeout_ms = std::clamp(seconds, kLeastUserTimeoutS, kMostUserTimeoutS) * 1000;
+}
+
+// In seconds, or in minutes where those are too many for 15 bits.
+uint16_t Stack::Machine::announced_user_timeout() const {
+  const int64_t seconds = (options_.user_timeout_ns + kSecond - 1) / kSecond;
+  return static_cast<uint16_t>(seconds <= 0x7fff ? seconds : 0x8000 | std::min<int64_t>(seconds / 60, 0x7fff));
 }
 
 void Stack::Machine::established(Connection& c) {

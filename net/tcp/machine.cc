@@ -101,6 +101,7 @@ Connection& Stack::Machine::make_connection(const Flow& flow, uint32_t hash, uin
   c.receive_window = options_.initial_window;
   c.quick_acks = kQuickAcks;
   c.received_at = now_;
+  c.user_timeout_ms = static_cast<uint32_t>(std::min<int64_t>(options_.user_timeout_ns / kMillisecond, INT32_MAX));
   flows_.insert(hash, RecordRef(RecordKind::kConnection, id));
   ++stats_.connections;
   return c;
@@ -189,6 +190,13 @@ void Stack::Machine::input_tcp(const Packet& packet, const Frame& frame) {
   Segment segment;
   const Drop reason = parse_segment(packet.body, packet.body_bytes, segment);
   if (reason != kNotDropped) return drop(reason);
+  const Flow flow{packet.destination_address(), packet.source_address(), segment.destination_port, segment.source_port};
+  const uint32_t hash = flows_.hash(flow);
+  // In a flood most SYNs get no further than this, whatever they are for: who means it says it again.
+  if (segment.has(kSyn) && !segment.has(kAck) && flooded() && !frame.overheard && !worth_a_look(hash, segment.seq)) {
+    ++stats_.segments_in;
+    return drop(Drop::tcp_syn_rate);
+  }
   if (!frame.l4_checksum_good) {
     Checksum sum;
     add_pseudo_header(sum, packet.ipv6, packet.source, packet.destination, packet.body_bytes, kProtocolTcp);
@@ -197,8 +205,6 @@ void Stack::Machine::input_tcp(const Packet& packet, const Frame& frame) {
   }
   if (frame.overheard) return;
   ++stats_.segments_in;
-  const Flow flow{packet.destination_address(), packet.source_address(), segment.destination_port, segment.source_port};
-  const uint32_t hash = flows_.hash(flow);
   bool found;
   const RecordRef ref = find(flow, hash, found);
   if (found) {

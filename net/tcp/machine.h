@@ -26,6 +26,8 @@ inline constexpr uint8_t kQuickAcks = 16;
 inline constexpr uint32_t kCopyTail = 16384;  // a referenced send of which this much is left is copied and reported
 inline constexpr uint32_t kLargestReference = 1u << 20;
 inline constexpr uint32_t kSmallestMss = 48;  // peers that announce less get this
+// Between these a peer may choose how long we wait for it (RFC 5482 section 3.1); R2 is at least 100 s (RFC 1122).
+inline constexpr uint32_t kLeastUserTimeoutS = 100, kMostUserTimeoutS = 900;
 
 inline uint32_t count_of(const Flow& flow) { return flow.local.is_v4() ? 40 : 60; }  // IP and TCP headers
 
@@ -105,7 +107,10 @@ class Stack::Machine {
   Connection& make_connection(const Flow& flow, uint32_t hash, uint32_t interface);
   void destroy(Connection& c);
   RecordRef find(const Flow& flow, uint32_t hash, bool& found) const;
-  void drop(Drop reason) { ++stats_.drops[static_cast<size_t>(reason)]; }
+  void drop(Drop reason) {
+    ++stats_.drops[static_cast<size_t>(reason)];
+    ++refused_;
+  }
   void mark_dirty(Connection& c);
   void schedule(Connection& c);  // after a deadline has changed
   void on_timer(Connection& c);
@@ -186,11 +191,14 @@ class Stack::Machine {
   void send_cookie(const Flow& flow, const Packet& packet, const Frame& frame, const Segment& segment);
   void half_open_timer(HalfOpen& h);
   void free_half_open(HalfOpen& h);
-  bool worth_a_cookie(uint32_t hash, uint32_t irs);
+  bool flooded() const { return options_.syn_cookies && stats_.half_open >= options_.max_half_open; }
+  bool worth_a_look(uint32_t hash, uint32_t irs);
   uint32_t cookie_hash(const Flow& flow, uint32_t irs, uint32_t minute) const;
   void accept(const HalfOpen& h, const Packet& packet, const Frame& frame, const Segment& segment);
   void on_syn_sent(Connection& c, const Packet& packet, const Segment& segment);
   void agree(Connection& c, const Segment& syn);  // options of the peer's SYN
+  void adopt_user_timeout(Connection& c, uint32_t seconds);
+  uint16_t announced_user_timeout() const;
   void established(Connection& c);
   bool send_syn(Connection& c, const MacAddress& mac);
   uint8_t window_scale() const;
@@ -230,6 +238,8 @@ class Stack::Machine {
     uint32_t acknowledged = 0;        // cumulatively, FIN included
     uint32_t delivered = 0;           // acknowledged or reported for the first time
     bool duplicate_reported = false;  // D-SACK
+    bool original = false;            // delivered: something from before the recovery point that was sent only once
+    bool beyond = false;              // ... something from behind it
     int64_t sent_at = 0;              // the latest transmission among them that is no retransmission
   };
   bool update_window(Connection& c, const Segment& segment);
@@ -239,6 +249,7 @@ class Stack::Machine {
   void sample_rtt(Connection& c, const Segment& segment, const AckNews& news);
   void judge_tail_probe(Connection& c, const Segment& segment, const AckNews& news);
   void count_duplicate(Connection& c, const Segment& segment, bool window_changed, AckNews& news);
+  void check_timeout(Connection& c, const Segment& segment, const AckNews& news);
   void steer(Connection& c, const Segment& segment, const AckNews& news);  // recovery and congestion
   void proportional_rate(Connection& c, const AckNews& news);
   void after_ack(Connection& c);
@@ -253,6 +264,9 @@ class Stack::Machine {
   void rearm(Connection& c, bool restart);  // RTO, persist, tail-loss probe: after an ACK (restart) or a transmission
   uint32_t pipe(const Connection& c) const;
   void give_up(Connection& c, int error);
+  bool outlived(const Connection& c) const;         // RFC 5482
+  int64_t next_timeout(const Connection& c) const;  // when the backed-off timer fires, or the user timeout is over
+  void doubt_neighbour(Connection& c);
   void on_keepalive(Connection& c);
   void start_keepalive(Connection& c);
 
@@ -332,7 +346,8 @@ class Stack::Machine {
   std::vector<uint32_t> dirty_;
   std::vector<uint32_t> ready_;          // resumed, with queued bytes
   std::vector<uint32_t> pending_close_;  // kClosed in a coming acquire()
-  uint64_t turn_ = 1;
+  uint32_t turn_ = 1;
+  uint64_t refused_ = 0;  // the sum of all drops
   std::vector<Handed> handed_;
   std::vector<uint32_t> free_handed_;
 

@@ -26,6 +26,7 @@ void Stack::Machine::on_segment(Connection& c, const Packet& packet, const Frame
 
   c.received_at = now_;
   c.keepalives_sent = 0;
+  if (segment.user_timeout_s != 0) adopt_user_timeout(c, segment.user_timeout_s);
   if (c.persisting) c.retries = 0;  // RFC 9293 section 3.8.6.1: no limit while probes are answered
   // RFC 7323 section 4.3, rule (2).
   if (c.timestamps && segment.has_timestamp && at_or_before(segment.seq, c.last_ack_sent) &&

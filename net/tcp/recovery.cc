@@ -1,6 +1,6 @@
 // Finding out what was lost and when to try again: RACK and tail-loss probes (RFC 8985), the retransmission timer
-// (RFC 6298), undoing what was spurious (RFC 4015), zero-window probes (RFC 9293 section 3.8.6.1), keepalive (RFC 1122
-// section 4.2.3.6), black holes (RFC 4821's fallback).
+// (RFC 6298), whether it was needed (RFC 5682), undoing what was spurious (RFC 4015), giving up (RFC 5482), zero-window
+// probes (RFC 9293 section 3.8.6.1), keepalive (RFC 1122 section 4.2.3.6), black holes (RFC 4821's fallback).
 #include <cassert>
 #include <cerrno>
 
@@ -11,6 +11,7 @@ namespace peregrine::net::tcp {
 
 namespace {
 constexpr uint8_t kBlackHoleRetries = 5;
+constexpr uint8_t kDeadGatewayRetries = 3;  // RFC 1122 section 4.2.3.5: R1
 constexpr uint16_t kBlackHoleFloor4 = 576, kBlackHoleFloor6 = 1280;
 constexpr int64_t kSmallestProbe = 10 * kMillisecond;
 }  // namespace
@@ -67,13 +68,13 @@ bool Stack::Machine::rack_detect(Connection& c) {
 
 void Stack::Machine::enter_fast_recovery(Connection& c) {
   ++stats_.fast_recoveries;
-  c.prior_window = c.congestion.window();
-  c.prior_threshold = c.congestion.threshold();
+  c.out->prior_window = c.congestion.window();
+  c.out->prior_threshold = c.congestion.threshold();
   c.can_undo = true;
   c.first_resend_ts = 0;
-  c.recover_flight = std::max<uint32_t>(c.snd_nxt - c.snd_una, 1);
-  c.prr_delivered = c.prr_out = 0;
-  c.congestion.on_congestion(c.mss);
+  c.out->recover_flight = std::max<uint32_t>(c.snd_nxt - c.snd_una, 1);
+  c.out->prr_delivered = c.out->prr_out = 0;
+  c.congestion.on_congestion(c.mss, c.out->recover_flight);
   c.recovery = Recovery::kFast;
   c.recovery_point = c.snd_nxt;
   c.force_one = true;  // RFC 6937: the first retransmission leaves whatever the window
@@ -83,10 +84,13 @@ void Stack::Machine::enter_fast_recovery(Connection& c) {
 
 void Stack::Machine::undo(Connection& c) {
   ++stats_.spurious_recoveries;
-  if (c.out != nullptr) c.out->sent.unmark_lost();
-  c.congestion.restore(c.prior_window, c.prior_threshold);
+  if (c.out != nullptr) {
+    c.out->sent.unmark_lost();
+    c.congestion.restore(c.out->prior_window, c.out->prior_threshold);
+  }
   c.recovery = Recovery::kNone;
   c.recovery_point = c.snd_una;
+  c.timeout_check = TimeoutCheck::kOff;
   c.can_undo = false;
   c.reno_sacked = 0;
   c.duplicate_acks = 0;
@@ -98,6 +102,22 @@ void Stack::Machine::give_up(Connection& c, int error) {
   reset(c, error);
 }
 
+bool Stack::Machine::outlived(const Connection& c) const {
+  return c.user_timeout_ms != 0 && clock_ms() - c.out->stalled_ms >= c.user_timeout_ms;
+}
+
+int64_t Stack::Machine::next_timeout(const Connection& c) const {
+  const int64_t at = now_ + c.rtt.timeout(c.backoff);
+  if (c.user_timeout_ms == 0) return at;
+  return std::min(at, now_ + int64_t{c.user_timeout_ms - (clock_ms() - c.out->stalled_ms)} * kMillisecond);
+}
+
+// Retransmissions that nobody answers may be the router's fault: it is asked whether it is there, and if not, who else
+// has its address.
+void Stack::Machine::doubt_neighbour(Connection& c) {
+  if (c.neighbour != UINT32_MAX) neighbours_[c.neighbour].confirmed_at = 0;
+}
+
 void Stack::Machine::on_rto(Connection& c) {
   if (c.state == State::kSynSent || c.state == State::kSynReceived) {
     if (c.retries < 255) ++c.retries;
@@ -107,7 +127,8 @@ void Stack::Machine::on_rto(Connection& c) {
   }
   const uint8_t limit = c.attached ? options_.max_retries : options_.orphan_retries;
   if (c.persisting) {
-    if (c.retries >= limit) return give_up(c, -ETIMEDOUT);
+    const bool silent = c.user_timeout_ms != 0 && now_ - c.received_at >= c.user_timeout_ms * kMillisecond;
+    if (c.retries >= limit || (silent && c.retries > 0)) return give_up(c, -ETIMEDOUT);
     ++c.retries;
     if (c.backoff < 12) ++c.backoff;
     ++stats_.persist_probes;
@@ -119,21 +140,27 @@ void Stack::Machine::on_rto(Connection& c) {
   if (c.out == nullptr || c.out->sent.empty()) return;
   if (!interfaces_[c.interface].up) {  // no cable: this says nothing about the peer
     c.rto_at = now_ + c.rtt.timeout(c.backoff);
+    c.out->stalled_ms = clock_ms();
     return;
   }
   // A peer whose window is shut, and who says so, is not gone.
   if (c.snd_wnd == 0 && now_ - c.received_at < 2 * c.rtt.timeout(c.backoff)) c.retries = 0;
-  if (c.retries >= limit) return give_up(c, -ETIMEDOUT);
+  if (c.retries == 0) c.out->stalled_ms = clock_ms() - static_cast<uint32_t>(c.rtt.timeout(c.backoff) / kMillisecond);
+  if (c.retries >= limit || outlived(c)) return give_up(c, -ETIMEDOUT);
   ++c.retries;
   ++stats_.timeouts;
+  if (c.retries == kDeadGatewayRetries) doubt_neighbour(c);
+  // Once for each episode, or again for the same segment (RFC 5682 section 2.1 step 1).
+  const bool checks = !c.timestamps && (c.recovery == Recovery::kNone || c.timeout_check == TimeoutCheck::kFirstAck);
+  c.timeout_check = checks ? TimeoutCheck::kFirstAck : TimeoutCheck::kOff;
   Scoreboard& sent = c.out->sent;
   // The first range cannot be both reported and missing in the ACK: the peer has reneged (RFC 2018 section 8).
   if (sent.begin()->sacked) sent.forget_sacks();
   if (c.recovery != Recovery::kTimeout) {
     if (c.recovery == Recovery::kNone) {
-      c.prior_window = c.congestion.window();
-      c.prior_threshold = c.congestion.threshold();
-      c.congestion.on_congestion(c.mss);
+      c.out->prior_window = c.congestion.window();
+      c.out->prior_threshold = c.congestion.threshold();
+      c.congestion.on_congestion(c.mss, c.snd_nxt - c.snd_una);
       c.first_resend_ts = 0;
       c.can_undo = true;
     }
@@ -146,18 +173,19 @@ void Stack::Machine::on_rto(Connection& c) {
   c.duplicate_acks = 0;
   c.tail_probe_out = false;
   c.probe_at = 0;
-  c.min_rtt = 0;
+  if (!checks) c.min_rtt = 0;
   c.force_one = true;
   if (c.retries == kBlackHoleRetries && sent.begin()->bytes() >= c.mss) {
     const uint16_t floor = c.flow.local.is_v4() ? kBlackHoleFloor4 : kBlackHoleFloor6;
     if (c.path_mtu > floor) {  // full segments vanish: perhaps a tunnel whose ICMP nobody lets through
       ++stats_.black_holes;
       c.path_mtu = std::max<uint16_t>(floor, static_cast<uint16_t>(c.path_mtu / 2));
+      c.timeout_check = TimeoutCheck::kOff;
       update_mss(c);
     }
   }
   if (c.backoff < 12) ++c.backoff;
-  c.rto_at = now_ + c.rtt.timeout(c.backoff);
+  c.rto_at = next_timeout(c);
   mark_dirty(c);
 }
 

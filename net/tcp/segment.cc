@@ -6,7 +6,16 @@ namespace peregrine::net::tcp {
 
 namespace {
 
-enum Option : uint8_t { kEnd = 0, kNop = 1, kMss = 2, kWindowScale = 3, kSackPermitted = 4, kSack = 5, kTimestamp = 8 };
+enum Option : uint8_t {
+  kEnd = 0,
+  kNop = 1,
+  kMss = 2,
+  kWindowScale = 3,
+  kSackPermitted = 4,
+  kSack = 5,
+  kTimestamp = 8,
+  kUserTimeout = 28
+};
 
 void read_timestamp(const uint8_t* value, Segment& out) {
   out.has_timestamp = true;
@@ -53,6 +62,12 @@ bool parse_options(const uint8_t* p, const uint8_t* end, Segment& out) {
         break;
       case kTimestamp:
         if (length == 10) read_timestamp(value, out);
+        break;
+      case kUserTimeout:
+        if (length == 4) {
+          const uint32_t wish = load16(value);
+          out.user_timeout_s = (wish & 0x7fff) * ((wish & 0x8000) != 0 ? 60 : 1);
+        }
         break;
       default:
         break;
@@ -104,6 +119,10 @@ uint32_t write_header(uint8_t* out, const HeaderFields& fields) {
   }
   if (fields.window_scale >= 0) {
     store32(p, 0x01000000u | uint32_t{kWindowScale} << 16 | 3u << 8 | static_cast<uint8_t>(fields.window_scale));
+    p += 4;
+  }
+  if (fields.user_timeout != 0) {
+    store32(p, uint32_t{kUserTimeout} << 24 | 4u << 16 | fields.user_timeout);
     p += 4;
   }
   if (fields.sack_count > 0) {

@@ -1,4 +1,4 @@
-// A TCP segment as a view: header fields and the options we know (RFC 9293 section 3.1, 7323, 2018).
+// A TCP segment as a view: header fields and the options we know (RFC 9293 section 3.1, 7323, 2018, 5482).
 //
 // parse_segment() never reads outside [data, data + size) whatever the bytes are, allocates nothing, and either fills
 // `out` or names the reason. Options: a broken length drops the segment; a known option of a wrong size is ignored, as
@@ -31,6 +31,7 @@ struct Segment {
   uint16_t mss = 0;          // 0: not given
   int8_t window_scale = -1;  // -1: not given
   bool sack_permitted = false;
+  uint32_t user_timeout_s = 0;  // RFC 5482; 0: not given
   uint8_t sack_count = 0;
   SackBlock sack[4];
   const uint8_t* payload = nullptr;
@@ -55,7 +56,8 @@ struct HeaderFields {
   bool sack_permitted = false;
   bool has_timestamp = false;
   uint32_t timestamp = 0, timestamp_echo = 0;
-  uint8_t sack_count = 0;  // at most 4, 3 with a timestamp
+  uint16_t user_timeout = 0;  // as on the wire: seconds, or minutes with the highest bit; 0: left out
+  uint8_t sack_count = 0;     // at most 4, 3 with a timestamp
   SackBlock sack[4];
 };
 uint32_t write_header(uint8_t* out, const HeaderFields& fields);

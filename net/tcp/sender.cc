@@ -118,7 +118,7 @@ bool Stack::Machine::send_range(Connection& c, const MacAddress& mac, uint32_t s
     stats_.bytes_out += bytes;
   }
   c.sent_at = now_;
-  if (c.recovery == Recovery::kFast) c.prr_out += sent;
+  if (c.recovery == Recovery::kFast) c.out->prr_out += sent;
   ack_sent(c, fields.ack + (uint32_t{fields.window} << c.receive_scale));
   return true;
 }
@@ -132,6 +132,10 @@ bool Stack::Machine::output(Connection& c) {
   bool sent_new = false;
   if (c.out != nullptr) {
     if (!resend_lost(c, mac) || !send_tail_probe(c, mac) || !send_new(c, mac, sent_new)) return false;
+    if (c.timeout_check == TimeoutCheck::kTwoNew) {
+      c.timeout_check = sent_new ? TimeoutCheck::kSecondAck : TimeoutCheck::kOff;
+      if (!sent_new && !resend_lost(c, mac)) return false;
+    }
     c.force_one = false;
   }
   if (c.probe_due) {
@@ -146,6 +150,7 @@ bool Stack::Machine::output(Connection& c) {
 }
 
 bool Stack::Machine::resend_lost(Connection& c, const MacAddress& mac) {
+  if (c.timeout_check == TimeoutCheck::kTwoNew || c.timeout_check == TimeoutCheck::kSecondAck) return true;
   while (const SentRange* lost = c.out->sent.first_lost()) {
     const uint32_t in_network = pipe(c);
     const uint32_t window = c.congestion.window();
@@ -205,10 +210,13 @@ bool Stack::Machine::send_new(Connection& c, const MacAddress& mac, bool& sent_n
     if (now_ - c.sent_at > rto) c.congestion.on_idle(now_ - c.sent_at, rto, c.mss);
   }
   bool limited = false;
+  const uint32_t first = c.snd_nxt;
   while (before(c.snd_nxt, c.snd_end)) {
     const uint32_t available = c.snd_end - c.snd_nxt;
     const auto peer_room = static_cast<int32_t>(c.snd_una + c.snd_wnd - c.snd_nxt);
-    const auto network_room = static_cast<int32_t>(c.congestion.window() - pipe(c));
+    auto network_room = static_cast<int32_t>(c.congestion.window() - pipe(c));
+    if (c.timeout_check == TimeoutCheck::kTwoNew) network_room = static_cast<int32_t>(first + 2u * c.mss - c.snd_nxt);
+    if (c.timeout_check == TimeoutCheck::kSecondAck) network_room = 0;
     const int32_t room = std::min(peer_room, network_room);
     if (room <= 0) {
       limited = network_room <= 0;

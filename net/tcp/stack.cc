@@ -71,6 +71,7 @@ Address Stack::local_address(ConnId conn) const {
 
 bool Stack::quiet() const { return machine_->quiet(); }
 const Stats& Stack::stats() const { return machine_->stats_; }
+uint64_t Stack::refused() const { return machine_->refused_; }
 
 Stack::ConnectionState Stack::connection_state(ConnId conn) const {
   const Connection* c = machine_->attached(conn);

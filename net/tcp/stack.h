@@ -31,10 +31,12 @@
 // unacknowledged, out of order or unread, and are bounded per connection (Options) and by the connection count.
 //
 // RFCs, each named again where it is implemented: 9293 (TCP), 7323 (window scale, timestamps, PAWS), 2018/2883/6675
-// (SACK), 8985 (RACK-TLP), 6582 (NewReno without SACK), 6937 (PRR), 9438 (CUBIC), 6928 (IW10), 7661 (idle cwnd), 6298
-// (RTO), 5961 (blind attacks), 6528 (ISN), 6056 (ports), 4987 (SYN cookies), 6191/1337 (TIME_WAIT), 1191/8201/4821/5927
-// (path MTU), 1122 (keepalive, delayed ACK), 3168 (ECN, as acceptor), 826/5227 (ARP), 4861/4443 (ND, ICMPv6), 792.
-// Units: bytes; nanoseconds of a monotonic clock. Errors: negative errno.
+// (SACK), 8985 (RACK-TLP), 3042 (limited transmit), 6582 (NewReno without SACK), 6298 (RTO), 5682 (F-RTO), 4015 (undo),
+// 6937 (PRR), 5681, 9438 (CUBIC), 9406 (HyStart++), 6928 (IW10), 7661 (unused windows), 813 (silly windows), 5961
+// (blind attacks), 6528 (ISN), 6056 (ports), 4987 (SYN cookies), 6191/1337 (TIME_WAIT), 1191/8201/4821/5927 (path MTU),
+// 1122 (keepalive, delayed ACK, R1 and R2), 5482 (user timeout), 3168 (ECN, as acceptor), 6093 (urgent data in band),
+// 896 (no Nagle, but gathering), 791, 8200, 826/5227 (ARP), 4861/4443 (ND, ICMPv6), 792. Units: bytes; nanoseconds of a
+// monotonic clock. Errors: negative errno.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +48,7 @@
 
 #include "net/backend.h"
 #include "net/tcp/address.h"
+#include "net/tcp/congestion.h"
 #include "net/tcp/port.h"
 #include "net/tcp/stats.h"
 
@@ -87,6 +90,8 @@ struct Options {
   uint32_t reference_bytes = 16u << 10;  // pieces from this size on are sent without a copy
   uint64_t reassembly_bytes = 256u << 20;  // out-of-order bytes of all connections together
 
+  CongestionControl congestion = CongestionControl::kCubic;
+
   // Ways of the peer we can also live without; tests turn them off.
   bool sack = true, timestamps = true, window_scale = true, ecn = true;
 
@@ -99,6 +104,10 @@ struct Options {
   uint8_t keepalive_probes = 9;
   uint8_t orphan_retries = 8;          // ... when its owner has closed it already
   int64_t orphan_ns = 60'000'000'000;  // without a sign of life, after its owner has closed it
+  // What was sent may go unacknowledged for so long (RFC 9293 section 3.9.1, 5482), and peers are told; a window that a
+  // living peer keeps shut does not count. 0: max_retries decides, or the peer's own wish, between 100 s and 15
+  // minutes.
+  int64_t user_timeout_ns = 0;
   uint8_t max_retries = 15;  // timeouts in a row before a connection is given up (RFC 1122 R2: with backoff, ~15 min)
 };
 
@@ -183,6 +192,7 @@ class Stack {
   bool quiet() const;
 
   const Stats& stats() const;
+  uint64_t refused() const;  // frames and segments dropped, for whatever reason
 
   // For tests and for /connz: how a connection is doing.
   struct ConnectionState {

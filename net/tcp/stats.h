@@ -49,7 +49,7 @@ namespace peregrine::net::tcp {
   X(tcp_rst_rate)      /* ... and above the limit */                                                   \
   X(tcp_no_listener)   /* SYN to a closed port */                                                      \
   X(tcp_backlog)       /* SYN while neither a half-open record nor a cookie was possible */            \
-  X(tcp_syn_rate)      /* first SYN of a sender while a flood has used up this second's cookies */     \
+  X(tcp_syn_rate)      /* first SYN of a sender while a flood has used up this second's answers */     \
   X(tcp_cookie_invalid)                                                                                \
   X(tcp_out_of_window)                                                                                 \
   X(tcp_paws)             /* RFC 7323 section 5 */                                                     \

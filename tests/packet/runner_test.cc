@@ -3,17 +3,20 @@
 // A line is one step; `#` begins a comment. Sequence numbers count from each side's SYN = 0; times are milliseconds.
 //   set NAME VALUE              before anything else: sack timestamps window_scale ecn cookies mtu ipv6 initial_window
 //                               receive_window keepalive_idle keepalive_interval keepalive_probes max_retries isn
+//                               user_timeout newreno
 //   listen | dial               our side opens
-//   < FLAGS SEQ[:END] [ack N] [win N] [mss N] [sackok] [ts VAL [ECR]] [older] [ws N] [sack A:B...] [ce] [bad]
+//   < FLAGS SEQ[:END] [ack N] [win N] [mss N] [sackok] [ts VAL [ECR]] [older] [ws N] [uto N] [sack A:B...] [ce]
+//                               [bad]
 //                               a segment arrives; FLAGS of S F R P . E W (or -), as tcpdump prints them
 //   > FLAGS SEQ[:END] [...]     the next segment we send has these flags and numbers, and each option that is named;
-//                               `nosack`, `nots` and `nows`: has none. `ts` alone: any
+//                               `nosack`, `nots`, `nows` and `nouto`: has none. `ts` alone: any
 //   none                        nothing (more) was sent
 //   +MS                         time passes; timers fire when they are due
 //   drain                       forget what was sent
 //   accepted | dialed | data N | closed ERRNO | failed ERRNO | writable
 //                               what the owner is told next (data: bytes in all since the last `data`)
 //   send N | close | abort | pause | resume
+//   queue N | turn              like send, but nothing leaves before the turn ends
 //   toobig MTU SEQ              an ICMP error (or ICMPv6 packet too big) that quotes our segment at SEQ
 //   unreachable CODE SEQ        the same, destination unreachable
 //   stat NAME N | state NAME    a counter of stats.h (drop reasons too); the connection's state
@@ -247,6 +250,7 @@ class Script final : public Port {
                    .window = static_cast<uint16_t>(line.has("win") ? line.get("win") : 65535)};
     if (line.has("mss")) h.mss = static_cast<uint16_t>(line.get("mss"));
     if (line.has("ws")) h.window_scale = static_cast<int8_t>(line.get("ws"));
+    if (line.has("uto")) h.user_timeout = static_cast<uint16_t>(line.get("uto"));
     h.sack_permitted = line.has("sackok");
     if (line.has("ts")) {
       h.has_timestamp = true;
@@ -290,7 +294,8 @@ class Script final : public Port {
     std::ostringstream got;
     got << "flags " << std::hex << int{s.flags} << std::dec << " seq " << s.seq - iss_ << ":"
         << s.seq - iss_ + s.payload_bytes << " ack " << s.ack - kPeerIss << " win " << s.window << " mss " << s.mss
-        << " ws " << int{s.window_scale} << " ts " << s.has_timestamp << " sackok " << s.sack_permitted;
+        << " ws " << int{s.window_scale} << " uto " << s.user_timeout_s << " ts " << s.has_timestamp << " sackok "
+        << s.sack_permitted;
     for (int i = 0; i < s.sack_count; ++i) {
       got << " sack " << s.sack[i].start - kPeerIss << ":" << s.sack[i].end - kPeerIss;
     }
@@ -306,6 +311,8 @@ class Script final : public Port {
     if (line.has("mss") && s.mss != line.get("mss")) return wrong("mss");
     if (line.has("ws") && s.window_scale != static_cast<int>(line.get("ws"))) return wrong("ws");
     if (line.has("nows") && s.window_scale != -1) return wrong("ws");
+    if (line.has("uto") && s.user_timeout_s != line.get("uto")) return wrong("uto");
+    if (line.has("nouto") && s.user_timeout_s != 0) return wrong("uto");
     if (line.has("sackok") && !s.sack_permitted) return wrong("sackok");
     if (line.has("nosackok") && s.sack_permitted) return wrong("sackok");
     if (line.has("ts") && !s.has_timestamp) return wrong("ts");
@@ -416,14 +423,16 @@ class Script final : public Port {
       const size_t got = data_;
       data_ = 0;
       if (got != n) return "got " + std::to_string(got);
-    } else if (verb == "send") {
+    } else if (verb == "turn") {
+      turn();
+    } else if (verb == "send" || verb == "queue") {
       size_t n = 0;
       words >> n;
       const std::string bytes(n, 'x');
       const iovec iov{const_cast<char*>(bytes.data()), n};
       const SendResult result = stack_->send(conn_, {&iov, 1});
       if (result.status != SendResult::Status::kDone || result.bytes != n) return "not taken";
-      turn();
+      if (verb == "send") turn();
     } else if (verb == "close" || verb == "abort") {
       stack_->close(conn_, verb == "abort");
       turn();
@@ -499,6 +508,8 @@ class Script final : public Port {
     else if (name == "keepalive_interval") options_.keepalive_interval_ns = value * kMs;
     else if (name == "keepalive_probes") options_.keepalive_probes = static_cast<uint8_t>(value);
     else if (name == "max_retries") options_.max_retries = static_cast<uint8_t>(value);
+    else if (name == "user_timeout") options_.user_timeout_ns = value * kMs;
+    else if (name == "newreno" && value != 0) options_.congestion = CongestionControl::kNewReno;
     else if (name == "isn") options_.fixed_isn = static_cast<uint32_t>(value);
     else return "no such option";
     return "";

@@ -350,6 +350,29 @@ TEST_F(Frames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
   EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second + 1);
 }
 
+// RFC 6056: ports of our own by chance, out of the ephemeral range, none twice.
+TEST_F(Frames, OwnPortsAreDrawnByChance) {
+  std::set<uint16_t> ports;
+  uint16_t previous = 0;
+  int ascending = 0;
+  for (int n = 0; n < 200; ++n) {
+    stack->dial(IpAddress::v4(kPeer4), 4222, 1, 1000 * kMs, now);
+    stack->flush(now);
+    if (n == 0) deliver(arp(2, kPeer4, kOur4));
+    stack->flush(now);
+    ASSERT_FALSE(port.sent.empty());
+    const uint16_t own = load16(port.sent.back().data() + 34);
+    EXPECT_GE(own, 32768);
+    EXPECT_LT(own, 61000);
+    ports.insert(own);
+    ascending += own > previous;
+    previous = own;
+  }
+  EXPECT_EQ(ports.size(), 200u);
+  EXPECT_GT(ascending, 50);
+  EXPECT_LT(ascending, 150);
+}
+
 class TaggedFrames : public Frames {
  protected:
   TaggedFrames() : Frames(7) {}

@@ -89,6 +89,7 @@ Plan draw(uint64_t seed) {
     if (pick(0.3)) options.reference_bytes = 512;
     if (pick(0.2)) options.max_half_open = 0;  // cookies from the first SYN on
     if (pick(0.1)) options.reassembly_bytes = 20'000;
+    if (pick(0.2)) options.congestion = CongestionControl::kNewReno;
   }
   static constexpr uint16_t kMtu[] = {1500, 1500, 1500, 9000, 1400, 576, 200, 128};
   plan.mtu = kMtu[random.below(8)];
