@@ -19,12 +19,15 @@ namespace peregrine::net::dpdk {
 namespace {
 
 constexpr int kFlushTries = 4;
+constexpr int64_t kKeepaliveNs = 15'000'000'000;
 
 tcp::Options stack_options(const Ports& ports, uint32_t shard) {
   tcp::Options options;
   options.seed = ports.secret(0) + shard * 0x9e3779b97f4a7c15u;
   options.secret[0] = ports.secret(0);
   options.secret[1] = ports.secret(1);
+  // As set_tcp_options() has it of the kernel (socket.h).
+  options.keepalive_idle_ns = options.keepalive_interval_ns = kKeepaliveNs;
   return options;
 }
 
@@ -152,11 +155,15 @@ void Backend::acquire(std::vector<Event>& out) {
   if (more_to_send_) lane_->send_waiting();
   // Before the caller drains its rings: who finds the bell rung published before this.
   doorbell().rung();
+  const uint64_t refused = stack_->refused();
+  const size_t events = out.size();
   if (lane_->receive(*stack_, now, kAcquireBytes)) idle_since_ns_ = 0;
+  flooded_ = stack_->refused() != refused;
   stack_->advance(now);
   out.insert(out.end(), queued_.begin(), queued_.end());
   queued_.clear();
   stack_->acquire(out, kAcquireBytes);
+  if (out.size() != events) flooded_ = false;
 }
 
 void Backend::flush() {
@@ -220,11 +227,17 @@ void Backend::park(int64_t deadline_ns) {
   if (idle_since_ns_ == 0) idle_since_ns_ = now;
   lane_->reclaim();
   Doorbell& bell = doorbell();
-  const bool interrupts = lane_->all_interrupt() && !more_to_send_ && !lane_->lazy();
+  const bool interrupts = lane_->all_interrupt() && !more_to_send_ && !lane_->lazy() && !flooded_;
   const bool naps = !interrupts && (lane_->polls() || more_to_send_);
   bell.will_sleep();
   if (interrupts) lane_->arm_interrupts(true);
-  while (!bell.rung() && !lane_->poll()) {
+  bool woken = bell.rung();
+  if (flooded_ && !woken) {
+    nap(std::clamp<int64_t>(until - now, 0, kFloodNapNs), false);
+    now = now_ns();
+    woken = bell.rung();
+  }
+  while (!woken && !bell.rung() && !lane_->poll()) {
     int64_t wait = std::min(until, housekeeping_at_ns_) - now;
     if (naps) {
       wait = std::min(wait, more_to_send_ ? kShortestNapNs : nap_after(now - idle_since_ns_));

@@ -4,7 +4,8 @@
 // Listens on addresses of its own, not on kernel sockets (listener.h). Idle: `spin` never parks; otherwise park()
 // sleeps on the shard's doorbell, and on the receive interrupts of its queues if all have them. A shard that must poll
 // a queue without an interrupt sleeps in steps: a fraction of the time it has been idle, at most kLongestNapNs, so that
-// short pauses cost little latency and long ones next to no CPU.
+// short pauses cost little latency and long ones next to no CPU. Frames that are refused (a flood) do not keep it
+// awake: it lets more of them gather for kFloodNapNs, so that they cost little more than their reception.
 //
 // Shard 0 looks at the cables, every kHousekeepingNs.
 #pragma once
@@ -49,6 +50,7 @@ class Backend final : public net::Backend {
 
   static constexpr int64_t kHousekeepingNs = 100'000'000;
   static constexpr int64_t kShortestNapNs = 50'000;
+  static constexpr int64_t kFloodNapNs = 50'000;
   static constexpr int64_t kLongNapNs = 2'000'000;
   static constexpr int64_t kLongestNapNs = 10'000'000;
   static constexpr int64_t kLastWordsNs = 1'000'000'000;
@@ -75,6 +77,7 @@ class Backend final : public net::Backend {
   Fd epoll_;                   // doorbell and receive interrupts
   int64_t housekeeping_at_ns_ = 0;
   int64_t idle_since_ns_ = 0;
+  bool flooded_ = false;       // the last turn brought refused frames and no event
   bool turning_ = false;       // acquire() has been called
   bool more_to_send_ = false;  // the stack, or frames that wait for room
   BackendReport report_;
