@@ -190,7 +190,7 @@ def main() -> int:
         select(a.scenario, a.full), a.max_memory if a.max_memory is not None else 0.8 * machine.memory_available_gib()
     )
     if a.wire:
-        notes += [frames.floor(driver) for driver in wire.DRIVERS]
+        notes += [frames.floor(driver, size) for driver in wire.DRIVERS for size in frames.SIZES]
         scenarios = [s for s in scenarios if not s.topology and not s.cores]
     who = contenders.contenders_of(a)
     if any(c.setup == ONE_CORE and set(c.cores or []) & set(c.load_cores or []) for c in who):

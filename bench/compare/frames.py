@@ -1,5 +1,5 @@
 """The floor below any TCP over DPDK here: DPDK's own forwarder (testpmd, MAC addresses swapped) at the end of the cable, frames
-of the smallest size poured in by a raw socket. What a frame costs in and out is driver and kernel, before a byte of TCP.
+of one size poured in by a raw socket. What a frame costs in and out is driver and kernel, before a byte of TCP.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from . import wire
 
 SECONDS = 3
+SIZES = (58, 1514)  # the smallest, and a full one
 FLOOD = Path(__file__).resolve().parents[2] / "tests" / "net" / "dpdk" / "flood.cc"
 
 
@@ -34,11 +35,11 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def floor(driver: str) -> str:
+def floor(driver: str, frame_bytes: int) -> str:
     """One line: how many frames a second went in and came back, and the forwarder's CPU for each."""
     testpmd = shutil.which("dpdk-testpmd")
     if not testpmd:
-        return f"raw frames, {driver}: no dpdk-testpmd (package dpdk-dev)"
+        return f"raw frames, {driver}, {frame_bytes} B: no dpdk-testpmd (package dpdk-dev)"
     wire.occupy(driver)
     device = f"net_{driver}0,iface={wire.FAR}"
     command = [*wire.prefix(), testpmd, "--no-huge", "-m", "512", "--no-pci", "--no-telemetry", "--file-prefix", f"floor{os.getpid()}"]
@@ -52,11 +53,11 @@ def floor(driver: str) -> str:
         try:
             time.sleep(3)
             if process.poll() is not None:
-                return f"raw frames, {driver}: testpmd ended: {(Path(folder) / 'log').read_text(errors='replace')[-300:]}"
+                return f"raw frames, {driver}, {frame_bytes} B: testpmd ended: {(Path(folder) / 'log').read_text(errors='replace')[-300:]}"
             mac = str(_link(wire.prefix(), wire.FAR)["address"])
             before, cpu, started = _received(), _cpu_s(process.pid), time.monotonic()
             sent = subprocess.run(
-                [str(flood), wire.NEAR, mac, wire.SERVER, wire.PORT, "100000000", str(SECONDS)],
+                [str(flood), wire.NEAR, mac, wire.SERVER, wire.PORT, "100000000", str(SECONDS), str(frame_bytes)],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -69,6 +70,6 @@ def floor(driver: str) -> str:
             process.wait(30)
     each = spent / back * 1e9 if back else 0
     return (
-        f"raw frames, {driver}: {int(sent) / took / 1e3:.0f} k/s sent, {back / took / 1e3:.0f} k/s came back, "
+        f"raw frames, {driver}, {frame_bytes} B: {int(sent) / took / 1e3:.0f} k/s sent, {back / took / 1e3:.0f} k/s came back, "
         f"{each:.0f} ns of CPU for each in and out ({spent / took:.0%} of a core; it spins)"
     )

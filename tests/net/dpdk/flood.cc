@@ -1,8 +1,9 @@
 // A SYN flood for run.py: raw frames with random sources from one interface, at a rate, for a while.
 //
-//   flood INTERFACE DESTINATION-MAC DESTINATION-IP PORT SYNS-PER-SECOND SECONDS
+//   flood INTERFACE DESTINATION-MAC DESTINATION-IP PORT SYNS-PER-SECOND SECONDS [FRAME-BYTES]
 //
-// Prints how many were sent. The sources are of 198.18.0.0/15 (RFC 2544: for tests), so that nobody answers.
+// Prints how many were sent. Frames are 58 bytes, or padded to as many as are asked for (behind the IP packet). The
+// sources are of 198.18.0.0/15 (RFC 2544: for tests), so that nobody answers.
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -27,7 +29,9 @@ struct __attribute__((packed)) Syn {
   iphdr ip;
   tcphdr tcp;
   uint8_t options[4];  // MSS 1460
+  uint8_t padding[1514 - 58];
 };
+constexpr size_t kSynBytes = sizeof(Syn) - sizeof(Syn::padding);
 
 uint16_t fold(uint32_t sum) {
   while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
@@ -44,7 +48,9 @@ uint32_t sum_of(const void* data, size_t size) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 7) return 2;
+  if (argc != 7 && argc != 8) return 2;
+  const size_t frame_bytes =
+      argc == 8 ? std::clamp<size_t>(std::strtoul(argv[7], nullptr, 10), kSynBytes, sizeof(Syn)) : kSynBytes;
   constexpr size_t kBatch = 64;
   const int fd = socket(AF_PACKET, SOCK_RAW, 0);
   sockaddr_ll to{};
@@ -64,7 +70,7 @@ int main(int argc, char** argv) {
   first.ip.ihl = 5;
   first.ip.ttl = 64;
   first.ip.protocol = IPPROTO_TCP;
-  first.ip.tot_len = htons(sizeof(Syn) - sizeof(ether_header));
+  first.ip.tot_len = htons(kSynBytes - sizeof(ether_header));
   first.ip.daddr = inet_addr(argv[3]);
   first.tcp.th_dport = htons(static_cast<uint16_t>(std::atoi(argv[4])));
   first.tcp.th_off = 6;
@@ -78,7 +84,7 @@ int main(int argc, char** argv) {
   std::array<mmsghdr, kBatch> messages{};
   frames.fill(first);
   for (size_t n = 0; n < kBatch; ++n) {
-    pieces[n] = {&frames[n], sizeof(Syn)};
+    pieces[n] = {&frames[n], frame_bytes};
     messages[n].msg_hdr.msg_iov = &pieces[n];
     messages[n].msg_hdr.msg_iovlen = 1;
   }
