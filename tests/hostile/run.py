@@ -445,11 +445,12 @@ def out_of_file_descriptors(binary):
 
 
 class Flood(threading.Thread):
-    """Publishes `batch` again and again until told to stop."""
+    """Publishes `batch` again and again until told to stop, never more than `ahead` messages ahead of `sink`."""
 
-    def __init__(self, wire, batch, messages):
+    def __init__(self, wire, batch, messages, sink, ahead):
         super().__init__(daemon=True)
         self.wire, self.batch, self.messages = wire, batch, messages
+        self.sink, self.ahead = sink, ahead
         self.sent = 0
         self.done = threading.Event()
         self.error = None
@@ -458,6 +459,9 @@ class Flood(threading.Thread):
         try:
             self.wire.sock.settimeout(30)
             while not self.done.is_set():
+                if self.sent - self.sink.messages > self.ahead:
+                    time.sleep(0.0005)
+                    continue
                 self.wire.sock.sendall(self.batch)
                 self.sent += self.messages
             self.wire.send(b"PING\r\n")
@@ -504,7 +508,7 @@ def a_subscriber_that_never_reads(binary):
         fast.sync()
         message = b"MSG flood 1 1000\r\n" + payload + b"\r\n"
         sink = Sink(fast, len(message))
-        flood = Flood(publisher, (b"PUB flood 1000\r\n" + payload + b"\r\n") * 60, 60)
+        flood = Flood(publisher, (b"PUB flood 1000\r\n" + payload + b"\r\n") * 60, 60, sink, 8000)  # half of max_pending
         sink.start()
         flood.start()
 
