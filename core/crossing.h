@@ -50,10 +50,12 @@ namespace peregrine::core {
 }
 
 enum class CrossingType : uint8_t {
-  kInterest,        // interest ring
-  kOriginInterest,  // interest ring
-  kInterestReplay,  // interest ring
-  kDelivery,        // delivery ring, as are the following
+  kInterest,  // interest ring, as are the following
+  kLiteralInterest,
+  kTextsFollow,
+  kOriginInterest,
+  kInterestReplay,
+  kDelivery,  // delivery ring, as are the following
   kRelease,
   kNobody,
   kFrames,
@@ -73,6 +75,21 @@ struct InterestRecord {
   uint64_t hash = 0;
 
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
+};
+
+// The same of a literal without a queue, to a shard that has nobody to tell: a hash is all it keeps of it. (An inbox
+// that comes and goes moves a third of the cache lines between the cores.)
+struct LiteralInterestRecord {
+  CrossingType type = CrossingType::kLiteralInterest;
+  bool interested;
+  Side side;
+  uint32_t account;
+  uint64_t hash;
+};
+
+// From here on interest comes with its texts, because the receiver has asked for them (Shard::listen_to_interest).
+struct TextsFollowRecord {
+  CrossingType type = CrossingType::kTextsFollow;
 };
 
 // A leafnode cluster (or nobody in particular) wants something more, or less, by way of the sending shard: subject and

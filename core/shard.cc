@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "core/client_session.h"
@@ -127,6 +128,19 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
   switch (static_cast<CrossingType>(bytes[0])) {
     case CrossingType::kInterestReplay:
       return on_replay(bytes);
+    case CrossingType::kLiteralInterest: {
+      LiteralInterestRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      Account& account = this->account(record.account);
+      account.side(record.side).set_remote_literal(from, record.hash, record.interested);
+      account.changed(record.side);
+      if (record.interested) account.note_new_interest(record.side, now_ns_);
+      peers_[from].origin = kNoOrigin;
+      return;
+    }
+    case CrossingType::kTextsFollow:
+      peers_[from].sends_texts = true;
+      return;
     case CrossingType::kOriginInterest: {
       OriginInterestRecord record;
       std::memcpy(&record, bytes, sizeof(record));
@@ -218,6 +232,8 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
       break;
     }
     case CrossingType::kInterest:
+    case CrossingType::kLiteralInterest:
+    case CrossingType::kTextsFollow:
     case CrossingType::kOriginInterest:
     case CrossingType::kInterestReplay:
       break;
@@ -379,6 +395,16 @@ void Shard::tell_interest(const Record& record, std::string_view subject, std::s
     if (peer.out == nullptr) continue;
     Ring& ring = peer.out->interest;
     ++ring_counters_.records_out;
+    if constexpr (std::is_same_v<Record, InterestRecord>) {
+      if (record.literal && !peer.wants_texts) {
+        const LiteralInterestRecord brief{
+            .interested = record.interested, .side = record.side, .account = record.account, .hash = record.hash};
+        ring_counters_.bytes_out += sizeof(brief);
+        peer.quiet_bytes += sizeof(brief);
+        write_interest(peer, &brief, sizeof(brief), &cause);
+        continue;
+      }
+    }
     ring_counters_.bytes_out += record.size();
     peer.quiet_bytes += record.size();
     if (record.size() > ring.max_record()) {
@@ -746,6 +772,16 @@ void Shard::listen_to_interest(InterestListener& listener) {
   replay.id = next_replay_++;
   replay.listener = &listener;
   replay.shard = index_;
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    Peer& peer = peers_[n];
+    if (peer.out == nullptr || std::exchange(peer.asked_for_texts, true)) continue;
+    server_.shards[n]->post([to = index_](Shard& shard) {
+      shard.peers_[to].wants_texts = true;
+      const TextsFollowRecord record;
+      shard.write_interest(shard.peers_[to], &record, sizeof(record), nullptr);
+      return true;
+    });
+  }
 }
 
 void Shard::stop_listening(InterestListener& listener) {
@@ -755,6 +791,10 @@ void Shard::stop_listening(InterestListener& listener) {
 
 // A slice of each replay that can go on. An account, a side, a shard at a time; this shard first.
 bool Shard::go_on_with_replays() {
+  // What has come without its text is there when the replay asks for it; what comes later has one.
+  for (const Peer& peer : peers_) {
+    if (peer.in != nullptr && !peer.sends_texts) return false;
+  }
   bool any = false;
   for (Replay& replay : replays_) {
     if (!replay.asked && !replay.done() && replay.listener->ready_for_replay()) any |= replay_slice(replay);

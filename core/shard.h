@@ -202,6 +202,9 @@ class Shard final : public ReleaseSink {
     uint32_t writing = 0;               // its size
     char* heap = nullptr;               // set when it goes by pointer
     uint64_t delivery_limit = 0;        // snapshot of this turn
+    bool wants_texts = false;           // it has, or had, listeners
+    bool asked_for_texts = false;       // by us, because we have;
+    bool sends_texts = false;           // and from here on it does
     uint32_t quiet_bytes = 0;           // of interest, since it was last looked whether the peer sleeps
     bool published = false;             // something that asks for waking it: a delivery, much interest,
     bool published_quietly = false;     // or for waking it if it has listeners

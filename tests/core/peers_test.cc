@@ -349,6 +349,40 @@ TEST_P(Peers, MappedRepliesLeadBackAndNowhereElse) {
   EXPECT_EQ(bystander.take(), "MSG inbox.1 1 2\r\nok\r\n");
 }
 
+// A shard with nobody to tell gets literals as hashes only: those under way when it begins to listen have no texts.
+TEST(PeersInBulk, NothingIsMissedBeforeOtherShardsSendTexts) {
+  Machine machine(3);
+  Client& client = machine.connect(1);
+  Client& other = machine.connect(2);
+  client.send("SUB gone 1\r\n");
+  machine.settle();
+  Peer route = connect(machine, 0, core::SessionKind::kRoute);
+  Peer choosy = connect(machine, 0, core::SessionKind::kRoute);
+  Peer leaf = connect(machine, 1, core::SessionKind::kLeaf);
+  client.send("UNSUB 1\r\nSUB before 2\r\n");
+  machine.turn(1);  // told by hash,
+  route.session->listen(bit(Side::kClients));
+  choosy.session->listen(bit(Side::kLeafs));  // of which there is nothing yet: what would it ask for?
+  machine.turn(0);
+  want(machine, leaf, Side::kLeafs, "edge");
+  client.send("SUB meanwhile 3\r\n");
+  other.send("SUB meanwhile 1\r\nSUB there.* 2\r\n");
+  machine.turn(1);  // and this too: the shard hears of the listener at the end of the turn
+  machine.turn(0);
+  machine.turn(2);
+  client.send("SUB after 4\r\n");
+  machine.turn(1);
+  settle_replay(machine, route);
+  settle_replay(machine, choosy);
+  using Known = std::map<std::string, uint32_t>;
+  EXPECT_EQ(choosy.session->known, (Known{{"edge", 1}}));
+  EXPECT_EQ(route.session->known, (Known{{"after", 1}, {"before", 1}, {"meanwhile", 1}, {"there.*", 1}}));
+  client.send("UNSUB 2\r\nUNSUB 3\r\n");
+  other.send("UNSUB 1\r\nUNSUB 2\r\n");
+  machine.settle();
+  EXPECT_EQ(route.session->known, (Known{{"after", 1}}));
+}
+
 TEST(PeersInBulk, ReplayAndWithdrawalReachEverySubscription) {
   Machine machine(2, {}, 16 * 1024);
   Client& client = machine.connect(1);
