@@ -58,6 +58,7 @@ enum class CloseReason : uint8_t {
   kDuplicateRemoteLeafnode,
   kMinimumVersionRequired,
   kClusterNamesIdentical,
+  kTlsHandshakeError,
 };
 
 constexpr std::string_view text(CloseReason reason) {
@@ -118,6 +119,8 @@ constexpr std::string_view text(CloseReason reason) {
       return "Minimum Version Required";
     case CloseReason::kClusterNamesIdentical:
       return "Cluster Names Identical";
+    case CloseReason::kTlsHandshakeError:
+      return "TLS Handshake Failure";
   }
   return "Unknown State";
 }

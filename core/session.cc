@@ -35,6 +35,11 @@ void Session::close(CloseReason reason, bool abort) {
 }
 
 void Session::set_filter(std::unique_ptr<Filter> filter) {
+  if (filter_ != nullptr) {
+    filter_->encode(outbox);  // what waits does not pass the new one
+    filter_->carry(std::move(filter));
+    return;
+  }
   filter_ = std::move(filter);
   // What waits, a send in flight included, goes out as it is. The memory stays where it is.
   outbox.swap(filter_->wire);

@@ -80,7 +80,7 @@ class Session {
   // "-ERR '<text>'\r\n"
   void send_error(std::string_view text);
 
-  // From here on `filter` stands between this session and its connection (filter.h).
+  // From here on `filter` stands between this session and its connection, or the filter that it has (filter.h).
   void set_filter(std::unique_ptr<Filter> filter);
   Filter* filter() const { return filter_.get(); }
   // What the connection is offered, and what is left to send in all.

@@ -104,6 +104,7 @@ void Reactor::feed(core::Session& session, const Event& event) {
   }
   plain_.clear();
   const bool good = session.filter()->decode(bytes, plain_);
+  if (!session.filter()->wire.empty()) shard_.mark_dirty(session);
   if (!plain_.empty()) session.feed(plain_);
   if (!good && !session.closing()) {
     shard_.server().log.error("{} - {}", session.label(), session.filter()->error());
@@ -160,8 +161,10 @@ void Reactor::flush_session(core::Session& session) {
   if (session.held_by(core::kHoldRing) && !session.abort()) return;  // marked dirty again when it is released
   // What waits on the wire is bounded, so that slowness shows where the slow-consumer rule looks: in the outbox.
   const auto encode = [&] {
-    if (session.filter() != nullptr && !session.outbox.empty() && session.wire().pending() < kSendBytes)
-      session.filter()->encode(session.outbox);
+    core::Filter* filter = session.filter();
+    if (filter == nullptr) return;
+    if (!session.outbox.empty() && filter->wire.pending() < kSendBytes) filter->encode(session.outbox);
+    if (session.closing() && !session.abort() && session.outbox.empty()) filter->finish();
   };
   encode();
   core::Outbox& wire = session.wire();
