@@ -73,13 +73,23 @@ void GatewaySession::start() {
   core::Log& log = shard.server().log;
   if (outbound_) {
     log.info("{} - Creating outbound gateway connection to {}", label(), core::quote(name_));
-    watch_handshake();
+    const PeerTls::Block& tls = gateways_.settings().tls_towards(name_);
+    if (tls != nullptr) start_tls(tls, gateways_.tls_name(name_, url_.host));
+    else on_secured();
     return;
   }
   log.info("{} - Processing inbound gateway connection", label());
+  if (const PeerTls::Block& tls = gateways_.settings().tls.gateways; tls != nullptr) start_tls(tls, {});
+  else on_secured();
+}
+
+void GatewaySession::on_secured() {
+  if (outbound_) return watch_handshake();
   send_line(gateways_.info_line());
   arm_timer();
 }
+
+void GatewaySession::on_wrong_name() { gateways_.forget_tls_name(name_, url_.host); }
 
 void GatewaySession::on_operation(const PeerOperation& operation) {
   if (!outbound_ && !connected_ && operation.verb != PeerVerb::kConnect)
@@ -192,6 +202,7 @@ void GatewaySession::on_outbound_info(const PeerInfo& info, bool first) {
     connect.echo = false;
     connect.user = url_.user.empty() ? settings.user : url_.user;
     connect.password = url_.user.empty() ? settings.password : url_.password;
+    connect.tls_required = secured();
     connect.name = gateways_.server_id();
     connect.gateway = settings.name;
     send_line("CONNECT " + to_json(connect) + "\r\n");

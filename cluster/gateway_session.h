@@ -57,6 +57,8 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
 
  private:
   // PeerLink
+  void on_secured() override;
+  void on_wrong_name() override;
   void on_operation(const PeerOperation& operation) override;
   void on_pong() override;
   void on_going() override;

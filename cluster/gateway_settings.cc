@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <array>
 
+#include "config/limits.h"
 #include "core/account.h"
 #include "core/gateway_reply.h"
 
 namespace peregrine::cluster {
 namespace {
 
-constexpr int64_t kDefaultAuthTimeoutNs = 2'000'000'000;
 constexpr std::string_view kDigits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 std::array<unsigned char, SHA256_DIGEST_LENGTH> sha256(std::string_view text) {
@@ -35,7 +35,7 @@ std::string old_gateway_hash(std::string_view name) {
   return fmt::format("{:02x}{:02x}", digest[0], digest[1]);
 }
 
-GatewaySettings::GatewaySettings(const config::Options& options, const std::string& server_id)
+GatewaySettings::GatewaySettings(const config::Options& options, const std::string& server_id, PeerTls blocks)
     : name(options.gateway.name),
       cluster_hash(gateway_hash(name)),
       old_cluster_hash(old_gateway_hash(name)),
@@ -47,7 +47,8 @@ GatewaySettings::GatewaySettings(const config::Options& options, const std::stri
       reject_unknown(options.gateway.reject_unknown_cluster),
       headers(!options.no_header_support),
       connect_retries(options.gateway.connect_retries),
-      connect_backoff(options.gateway.connect_backoff) {
+      connect_backoff(options.gateway.connect_backoff),
+      tls(std::move(blocks)) {
   const config::Gateway& gateway = options.gateway;
   solicited.ping_interval_ns = options.ping_interval.count() > 0
                                    ? std::min<int64_t>(options.ping_interval.count(), kMostGatewayPingNs)
@@ -57,8 +58,12 @@ GatewaySettings::GatewaySettings(const config::Options& options, const std::stri
       gateway.write_deadline.count() > 0 ? gateway.write_deadline.count() : options.write_deadline.count();
   solicited.close_on_write_deadline = gateway.write_timeout == config::WriteTimeout::kClose;
   accepted = solicited;
-  const auto& timeout = gateway.authorization.timeout;
-  accepted.auth_timeout_ns = timeout && timeout->count() > 0 ? timeout->count() : kDefaultAuthTimeoutNs;
+  accepted.auth_timeout_ns = config::auth_timeout(gateway.authorization, gateway.tls).count();
+}
+
+const PeerTls::Block& GatewaySettings::tls_towards(std::string_view gateway) const {
+  const auto own = tls.remote_gateways.find(gateway);
+  return own == tls.remote_gateways.end() ? tls.gateways : own->second;
 }
 
 bool GatewaySettings::knows(std::string_view account) const { return account == core::kGlobalAccountName; }

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cluster/peer_link.h"
+#include "cluster/peer_tls.h"
 #include "config/options.h"
 
 namespace peregrine::cluster {
@@ -16,10 +17,12 @@ namespace peregrine::cluster {
 inline constexpr int64_t kMostGatewayPingNs = 15'000'000'000;
 
 struct GatewaySettings {
-  GatewaySettings(const config::Options& options, const std::string& server_id);
+  GatewaySettings(const config::Options& options, const std::string& server_id, PeerTls tls = {});
 
   // Accounts this server has; interest in others is not kept.
   bool knows(std::string_view account) const;
+  // By what that cluster is dialled; null = in clear.
+  const PeerTls::Block& tls_towards(std::string_view gateway) const;
 
   std::string name;
   std::string cluster_hash, old_cluster_hash, server_hash;
@@ -31,6 +34,7 @@ struct GatewaySettings {
   int connect_retries;
   bool connect_backoff;
   PeerClocks accepted, solicited;
+  PeerTls tls;
 };
 
 // SHA-256 of the name as six letters and digits.

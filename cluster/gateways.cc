@@ -45,7 +45,7 @@ Gateways::Gateways(core::Server& server, Dialer& dialer, GatewayPlan plan, uint6
     : server_(server),
       dialer_(dialer),
       plan_(std::move(plan)),
-      settings_(server.options, server.identity.id),
+      settings_(server.options, server.identity.id, plan_.tls),
       random_(seed) {
   for (const config::RemoteGateway& given : server.options.gateway.gateways) {
     if (given.name == settings_.name) continue;  // our own cluster may stand in the list that all share
@@ -53,7 +53,7 @@ Gateways::Gateways(core::Server& server, Dialer& dialer, GatewayPlan plan, uint6
     remote->name = given.name;
     remote->implicit = false;
     remote->configured = given.urls;
-    for (const config::Url& url : given.urls) remote->urls.emplace(host_port(url), url);
+    for (const config::Url& url : given.urls) add_url(*remote, host_port(url), url);
     remote->delay_ns = kConnectDelayNs;
     remote->gateways = this;
     remotes_.emplace(given.name, std::move(remote));
@@ -110,6 +110,7 @@ void Gateways::rebuild_info() {
   info.port = plan_.port;
   info.headers = settings_.headers;
   info.auth_required = !settings_.user.empty();
+  info.tls_required = info.tls_verify = settings_.tls.gateways != nullptr;
   info.max_payload = server_.options.max_payload;
   info.gateway = settings_.name;
   info.gateway_url = url();
@@ -191,7 +192,7 @@ void Gateways::add_implicit(const std::string& name, const std::vector<std::stri
   Remote& remote = *at->second;
   for (const std::string& text : urls) {
     if (remote.urls.size() >= kMostUrls) break;
-    if (const auto url = parse_host_port(text)) remote.urls.emplace(text, *url);
+    if (const auto url = parse_host_port(text)) add_url(remote, text, *url);
   }
   if (!fresh) return;
   if (remote.urls.empty()) {
@@ -199,6 +200,20 @@ void Gateways::add_implicit(const std::string& name, const std::vector<std::stri
     return;
   }
   solicit(remote, 0);
+}
+
+void Gateways::add_url(Remote& remote, const std::string& text, const config::Url& url) {
+  remote.tls_name.learn(url.host);
+  remote.urls.emplace(text, url);
+}
+
+std::string Gateways::tls_name(std::string_view gateway, const std::string& host) const {
+  const auto at = remotes_.find(gateway);
+  return at == remotes_.end() ? host : at->second->tls_name.of(host);
+}
+
+void Gateways::forget_tls_name(std::string_view gateway, const std::string& host) {
+  if (const auto at = remotes_.find(gateway); at != remotes_.end()) at->second->tls_name.forget_if_used(host);
 }
 
 // What a cluster says of itself replaces what was learnt before; what was configured stays.
@@ -212,7 +227,7 @@ void Gateways::learn_urls(std::string name, std::vector<std::string> urls) {
     for (const config::Url& url : remote.configured) remote.urls.emplace(host_port(url), url);
     for (const std::string& text : urls) {
       if (remote.urls.size() >= kMostUrls) break;
-      if (const auto url = parse_host_port(text)) remote.urls.emplace(text, *url);
+      if (const auto url = parse_host_port(text)) add_url(remote, text, *url);
     }
   });
 }

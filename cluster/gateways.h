@@ -33,6 +33,7 @@ namespace peregrine::cluster {
 struct GatewayPlan {
   std::string host;  // as others reach us
   int port = 0;
+  PeerTls tls;
 };
 
 class Gateways {
@@ -74,6 +75,8 @@ class Gateways {
   void tell_cluster(std::string name, std::vector<std::string> urls);
   void farewell(GatewaySession& session, bool registered);
   // Outbound sessions only: they live on shard 0.
+  std::string tls_name(std::string_view gateway, const std::string& host) const;
+  void forget_tls_name(std::string_view gateway, const std::string& host);
   const std::set<std::string>& accounts_with_leafnodes() const { return leafnode_accounts_; }
 
  private:
@@ -93,6 +96,7 @@ class Gateways {
     int attempts = 0;
     int64_t delay_ns;
     std::vector<config::Url> order;  // of this attempt, what is left
+    ServerName tls_name;
     core::Timer timer;
     Gateways* gateways;
   };
@@ -108,6 +112,7 @@ class Gateways {
   void attempt_failed(Remote& remote);
   bool has_inbound(const std::string& name) const;
   bool report(const Remote& remote) const;
+  static void add_url(Remote& remote, const std::string& text, const config::Url& url);
 
   core::Server& server_;
   Dialer& dialer_;
@@ -123,7 +128,7 @@ class Gateways {
   core::Random random_;
   std::set<std::string> cluster_urls_;  // of the other members
   std::set<std::string> leafnode_accounts_;
-  std::map<std::string, std::unique_ptr<Remote>> remotes_;
+  std::map<std::string, std::unique_ptr<Remote>, std::less<>> remotes_;
   std::map<uint64_t, std::pair<Ref, std::string>> inbound_;  // by cid: where, and the cluster's name
 };
 

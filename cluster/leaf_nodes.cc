@@ -7,6 +7,7 @@
 
 #include "cluster/leaf_remote.h"
 #include "cluster/leaf_session.h"
+#include "config/limits.h"
 #include "config/url.h"
 #include "core/shard.h"
 #include "net/socket.h"
@@ -36,9 +37,9 @@ std::string make_unique_name() {
 
 }  // namespace
 
-LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address,
+LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address, PeerTls tls,
                      std::function<std::string()> cluster_name)
-    : server_(server), dialer_(dialer), cluster_name_(std::move(cluster_name)), port_(port) {
+    : server_(server), dialer_(dialer), cluster_name_(std::move(cluster_name)), tls_(std::move(tls)), port_(port) {
   const config::Options& all = server.options;
   const config::LeafNodes& own = all.leafnodes;
   accepted_.ping_interval_ns = all.ping_interval.count();
@@ -46,7 +47,7 @@ LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::
   accepted_.write_deadline_ns = (own.write_deadline.count() > 0 ? own.write_deadline : all.write_deadline).count();
   accepted_.close_on_write_deadline = own.write_timeout == config::WriteTimeout::kClose;
   solicited_ = accepted_;
-  accepted_.auth_timeout_ns = own.authorization.timeout.value_or(std::chrono::seconds(2)).count();
+  accepted_.auth_timeout_ns = config::auth_timeout(own.authorization, own.tls).count();
   if (port_ != 0) {
     int shown_port = port_;
     own_host_ = !net::is_any_address(own.host) ? own.host : !address.empty() ? address : public_address();
@@ -58,10 +59,11 @@ LeafNodes::LeafNodes(core::Server& server, Dialer& dialer, int port, const std::
     own_url_ = net::host_and_port(own_host_, shown_port);
   }
   uint32_t shard = 0;
-  for (const config::RemoteLeaf& remote : own.remotes) {
-    if (remote.disabled) continue;
+  for (size_t n = 0; n < own.remotes.size(); ++n) {
+    if (own.remotes[n].disabled) continue;
     // Spread, once it is known over how many shards: each has a connection of its own to keep busy.
-    remotes_.push_back(std::make_unique<LeafRemote>(*this, remote, shard++));
+    remotes_.push_back(std::make_unique<LeafRemote>(
+        *this, own.remotes[n], n < tls_.remote_leafs.size() ? tls_.remote_leafs[n] : nullptr, shard++));
   }
 }
 
@@ -101,6 +103,8 @@ PeerInfo LeafNodes::info() const {
   info.port = port_;
   info.headers = !all.no_header_support;
   info.auth_required = true;
+  info.tls_required = tls_.leafnodes != nullptr;
+  info.tls_verify = info.tls_required && tls_.leafnodes->checks_clients();
   info.max_payload = all.max_payload;
   info.ip = own_url_;
   info.cluster = cluster_name();

@@ -21,6 +21,7 @@
 #include "cluster/dialer.h"
 #include "cluster/peer_info.h"
 #include "cluster/peer_link.h"
+#include "cluster/peer_tls.h"
 #include "core/auth.h"
 #include "core/server.h"
 #include "net/reactor.h"
@@ -33,7 +34,7 @@ class LeafNodes {
  public:
   // `port`: the one listened on, 0 = none. `address`: of this server if it listens on all of them, empty = ask the
   // kernel. `cluster_name` says what our cluster is called now, "" = we have none.
-  LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address,
+  LeafNodes(core::Server& server, Dialer& dialer, int port, const std::string& address, PeerTls tls,
             std::function<std::string()> cluster_name);
   ~LeafNodes();
   LeafNodes(const LeafNodes&) = delete;
@@ -58,6 +59,7 @@ class LeafNodes {
   core::Server& server() { return server_; }
   Dialer& dialer() { return dialer_; }
   const config::LeafNodes& options() const { return server_.options.leafnodes; }
+  const PeerTls& tls() const { return tls_; }
   const PeerClocks& clocks(bool accepted) const { return accepted ? accepted_ : solicited_; }
   // What this server calls itself towards leafnodes and hubs; empty for a hub without a cluster.
   std::string cluster_name() const;
@@ -86,6 +88,7 @@ class LeafNodes {
   core::Server& server_;
   Dialer& dialer_;
   const std::function<std::string()> cluster_name_;
+  const PeerTls tls_;
   PeerClocks accepted_, solicited_;
   std::string own_url_, own_host_;
   const int port_;

@@ -23,17 +23,23 @@ int64_t or_default(config::Duration duration, int64_t fallback) {
 
 }  // namespace
 
-LeafRemote::LeafRemote(LeafNodes& nodes, config::RemoteLeaf options, uint32_t number)
+LeafRemote::LeafRemote(LeafNodes& nodes, config::RemoteLeaf options, PeerTls::Block tls, uint32_t number)
     : nodes_(nodes),
       options_(std::move(options)),
       account_(options_.account.empty() ? std::string(core::kGlobalAccountName) : options_.account),
+      tls_(std::move(tls)),
       number_(number),
       urls_(options_.urls) {
   for (const config::Url& url : urls_) {
+    tls_name_.learn(url.host);
     if (!user_.empty() || url.user.empty()) continue;
     user_ = url.user;
     password_ = url.password;
   }
+}
+
+const PeerTls::Block& LeafRemote::tls() const {
+  return tls_ == nullptr && (hub_wants_tls_ || current().scheme == "tls") ? nodes_.tls().plain_remote : tls_;
 }
 
 void LeafRemote::start() {
@@ -104,6 +110,7 @@ void LeafRemote::discovered(const std::vector<std::string>& urls) {
       nodes_.server().log.error("Error parsing url {}", core::quote(text));
       continue;
     }
+    tls_name_.learn(parsed->host);
     const bool known = std::any_of(options_.urls.begin(), options_.urls.end(),
                                    [&](const config::Url& each) { return host_port(each) == host_port(*parsed); });
     if (!known) list.push_back(*parsed);

@@ -18,8 +18,9 @@ namespace peregrine::cluster {
 
 class LeafRemote {
  public:
-  // `number`: its place in the list; which shard it lives on follows from it.
-  LeafRemote(LeafNodes& nodes, config::RemoteLeaf options, uint32_t number);
+  // `tls`: of the entry's own tls block, null without. `number`: its place in the list; which shard it lives on follows
+  // from it.
+  LeafRemote(LeafNodes& nodes, config::RemoteLeaf options, PeerTls::Block tls, uint32_t number);
 
   void start();  // any thread, when the shard runs
 
@@ -29,6 +30,14 @@ class LeafRemote {
   // With which user and password: the current URL's, else the first ones among all URLs.
   const std::string& user() const { return current().user.empty() ? user_ : current().user; }
   const std::string& password() const { return current().user.empty() ? password_ : current().password; }
+  // By what the current URL is to be secured, as far as is known; null = not at all.
+  const PeerTls::Block& tls() const;
+  bool tls_first() const { return options_.tls && options_.tls->handshake_first; }
+  // Whom we expect there.
+  const std::string& tls_name() const { return tls_name_.of(current().host); }
+  void forget_tls_name() { tls_name_.forget_if_used(current().host); }
+  // The hub has said that it wants TLS: from now on without being asked.
+  void hub_wants_tls() { hub_wants_tls_ = true; }
   // The hub's servers as its INFO lists them: those not in the configuration are tried too.
   void discovered(const std::vector<std::string>& urls);
   // The connection has ended.
@@ -44,10 +53,13 @@ class LeafRemote {
   LeafNodes& nodes_;
   const config::RemoteLeaf options_;
   const std::string account_;
+  const PeerTls::Block tls_;
   const uint32_t number_;
   uint32_t shard_ = 0;             // from start() on
   std::vector<config::Url> urls_;  // the first is the current one, or the next
   std::string user_, password_;
+  ServerName tls_name_;
+  bool hub_wants_tls_ = false;
   bool tried_ = false;  // urls_ begins with the one tried last
   bool ever_connected_ = false;
   int64_t attempts_ = 0;

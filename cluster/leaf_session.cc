@@ -77,9 +77,13 @@ void LeafSession::start() {
   if (accepted()) {
     server.log.info("{} - Leafnode connection created", label());
     nonce_ = make_nonce(shard.random().next(), shard.random().next());
-    PeerInfo info = own_info();
-    if (nodes_.options().compression.mode != compression::kNotSupported) info.compression = wanted_compression();
-    send_info(std::move(info));
+    const PeerTls::Block& tls = nodes_.tls().leafnodes;
+    const bool tls_first = tls != nullptr && nodes_.options().tls->handshake_first;
+    if (!tls_first) greet();
+    if (tls != nullptr) start_tls(tls, {});
+    // Who does not begin within that time waits for INFO.
+    const int64_t patience = tls_first ? nodes_.options().tls->handshake_first_fallback.count() : 0;
+    if (patience > 0) arm_stage_timer(patience);
     arm_timer();
     return;
   }
@@ -89,8 +93,37 @@ void LeafSession::start() {
   send.deny = remote_->options().deny_exports;
   tell.deny = remote_->options().deny_imports;
   allowed_.set(&send, &tell);
+  if (remote_->tls_first()) start_tls(remote_->tls(), remote_->tls_name());
+  else wait_for_info();
+}
+
+void LeafSession::wait_for_info() {
   const int64_t wait = remote_->options().first_info_timeout.count();
   arm_stage_timer(wait > 0 ? wait : kSecondNs);
+}
+
+void LeafSession::greet() {
+  greeted_ = true;
+  PeerInfo info = own_info();
+  if (nodes_.options().compression.mode != compression::kNotSupported) info.compression = wanted_compression();
+  // With a handshake that has been waited for in vain.
+  if (tls_untouched()) send_in_clear(info_line(info));
+  else send_info(info);
+}
+
+void LeafSession::on_secured() {
+  if (accepted()) {
+    if (greeted_) return;
+    stage_timer_.cancel();
+    tls_first_ = true;
+    return greet();
+  }
+  wait_for_info();  // another one comes, if compression is agreed on
+  if (const std::unique_ptr<PeerInfo> info = std::move(first_info_)) on_first_info(*info);
+}
+
+void LeafSession::on_wrong_name() {
+  if (remote_ != nullptr) remote_->forget_tls_name();
 }
 
 void LeafSession::announce(const std::string& line) {
@@ -105,6 +138,10 @@ void LeafSession::arm_stage_timer(int64_t in_ns) {
 void LeafSession::on_stage_timeout() {
   if (closing()) return;
   core::Log& log = shard.server().log;
+  if (accepted() && !greeted_) {
+    if (tls_untouched()) greet();
+    return;
+  }
   if (stage_ == Stage::kAwaitInfo) {
     log.error("{} - no INFO from the hub in time", label());
     return close(CloseReason::kReadError);
@@ -146,7 +183,9 @@ PeerInfo LeafSession::own_info() const {
   return info;
 }
 
-void LeafSession::send_info(PeerInfo info) { send_line("INFO " + to_json(info) + " \r\n"); }
+std::string LeafSession::info_line(const PeerInfo& info) const { return "INFO " + to_json(info) + " \r\n"; }
+
+void LeafSession::send_info(const PeerInfo& info) { send_line(info_line(info)); }
 
 std::string_view LeafSession::wanted_compression() const {
   const std::string& mode = (accepted() ? nodes_.options().compression : remote_->options().compression).mode;
@@ -211,13 +250,17 @@ void LeafSession::on_info(std::string_view json) {
 void LeafSession::on_first_info(const PeerInfo& info) {
   core::Log& log = shard.server().log;
   if (!compression_settled_) {
+    if (!secured()) {
+      if (info.tls_required) remote_->hub_wants_tls();
+      if (const PeerTls::Block& tls = remote_->tls(); tls != nullptr) {
+        first_info_ = std::make_unique<PeerInfo>(info);
+        stage_timer_.cancel();
+        return start_tls(tls, remote_->tls_name());
+      }
+    }
     if (info.client_id == 0 || info.leafnode_urls.empty()) {
       log.error("{} - {}", label(), kConnectedToWrongPort);
       return close(CloseReason::kWrongPort);
-    }
-    if (info.tls_required) {
-      log.error("{} - the hub requires TLS, which this version does not have yet", label());
-      return close(CloseReason::kProtocolViolation);
     }
     if (negotiate(info.compression) || closing()) return;
   }
@@ -323,7 +366,7 @@ void LeafSession::on_authenticated(const core::Identity& identity) {
   }
   const std::string& least = nodes_.options().min_version;
   if (!least.empty() && !version_at_least(connect_.version, least)) {
-    send_info(std::move(info));
+    send_info(info);
     return fail(fmt::format("{} {}", kMinVersion, core::quote(least)), CloseReason::kMinimumVersionRequired);
   }
   headers = connect_.headers && !shard.server().options.no_header_support;
@@ -344,7 +387,7 @@ void LeafSession::on_authenticated(const core::Identity& identity) {
                     !connect_.is_hub})) {
     shard.server().log.warn("{} - Replacing connection from same server", label());
   }
-  send_info(std::move(info));
+  send_info(info);
   come_up();
 }
 
@@ -572,6 +615,7 @@ void LeafSession::message_line(std::string& to, const core::Account&, const core
 void LeafSession::describe(core::ConnRow& row, bool subs) const {
   PeerLink::describe(row, subs);
   if (accepted()) row.version = connect_.version;
+  row.tls_first = tls_first_;
   row.up = up();
   row.spoke = spoke_;
   row.isolated = isolated_;

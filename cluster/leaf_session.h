@@ -7,6 +7,9 @@
 //   acceptor: INFO ... CONNECT -> INFO {connect_info}, LS+ ...        compression, if both want it, is settled between
 //   solicitor: INFO -> CONNECT, INFO {connect_info} -> LS+ ...        the first INFO and CONNECT by one INFO each
 //
+// TLS, if either side wants it, begins behind the acceptor's first INFO, which is in clear; with handshake_first on
+// both sides before it.
+//
 // All remote connections of one cluster are one origin: nothing that came from it, messages and interest alike, goes
 // back to any of them. A loop shows when our own loop subject comes back as interest. Violations of what the hub's
 // configuration allows close the connection there; a spoke knows its permissions (INFO import and export) and keeps to
@@ -61,6 +64,8 @@ class LeafSession final : public PeerLink, public core::InterestListener {
 
  protected:
   void on_operation(const PeerOperation& operation) override;
+  void on_secured() override;
+  void on_wrong_name() override;
   void on_error(std::string_view text) override;
   void on_pong() override;
   void on_going() override;
@@ -76,7 +81,10 @@ class LeafSession final : public PeerLink, public core::InterestListener {
 
   // --- handshake ---
   PeerInfo own_info() const;
-  void send_info(PeerInfo info);
+  void wait_for_info();
+  void greet();
+  std::string info_line(const PeerInfo& info) const;
+  void send_info(const PeerInfo& info);
   void on_info(std::string_view json);
   void on_first_info(const PeerInfo& info);
   void on_connect_info(const PeerInfo& info);
@@ -110,7 +118,10 @@ class LeafSession final : public PeerLink, public core::InterestListener {
   bool isolated_;
   bool compression_settled_ = false;
   bool registered_ = false;
-  LeafConnect connect_;  // what the solicitor said; ours if we are it
+  bool greeted_ = false;                  // accepted: the first INFO is out
+  bool tls_first_ = false;                // and TLS was there before it
+  std::unique_ptr<PeerInfo> first_info_;  // solicited, while the handshake that it asked for goes on
+  LeafConnect connect_;                   // what the solicitor said; ours if we are it
   std::string nonce_;
   std::string remote_cluster_;  // and its id, kNoOrigin without one
   core::OriginId origin_ = core::kNoOrigin;

@@ -29,7 +29,7 @@ std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "
 }  // namespace
 
 Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
-    : server_(server), dialer_(dialer), plan_(std::move(plan)), settings_(server.options), random_(seed) {
+    : server_(server), dialer_(dialer), plan_(std::move(plan)), settings_(server.options, plan_.tls), random_(seed) {
   server.tells_origins = true;
   const config::Options& options = server_.options;
   dynamic_ = options.cluster.name.empty() && options.gateway.name.empty();
@@ -51,6 +51,8 @@ Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
   }
   info_.headers = settings_.headers;
   info_.auth_required = !settings_.user.empty();
+  info_.tls_required = info_.tls_verify = settings_.tls != nullptr;
+  for (const config::Url& url : options.cluster.routes) tls_name_.learn(url.host);
   info_.max_payload = options.max_payload;
   info_.import_subjects = settings_.import_subjects;
   info_.export_subjects = settings_.export_subjects;
@@ -106,6 +108,16 @@ PeerInfo Mesh::info() const {
 std::string Mesh::cluster_name() const {
   std::lock_guard lock(name_mutex_);
   return name_;
+}
+
+std::string Mesh::tls_name(const std::string& host) const {
+  std::lock_guard lock(tls_mutex_);
+  return tls_name_.of(host);
+}
+
+void Mesh::forget_tls_name(const std::string& host) {
+  std::lock_guard lock(tls_mutex_);
+  tls_name_.forget_if_used(host);
 }
 
 bool Mesh::name_is_dynamic() const {

@@ -45,6 +45,7 @@ struct MeshPlan {
   std::vector<std::string> client_urls;    // where clients reach this server: host:port
   std::vector<std::string> own_addresses;  // ip:port of the cluster listener on every interface
   std::string leafnode_url, gateway_url;   // our own, told to the cluster; empty = none
+  PeerTls::Block tls;                      // null = in clear
 };
 
 class Mesh {
@@ -72,6 +73,9 @@ class Mesh {
   PeerInfo info() const;
   std::string cluster_name() const;
   bool name_is_dynamic() const;
+  // Whom a certificate must be of, of who is dialled by `host`; and that it was not.
+  std::string tls_name(const std::string& host) const;
+  void forget_tls_name(const std::string& host);
   bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
 
   // --- route sessions, on their shard
@@ -165,6 +169,9 @@ class Mesh {
   const MeshPlan plan_;
   const RouteSettings settings_;
   std::atomic<bool> stopping_{false};
+
+  mutable std::mutex tls_mutex_;
+  ServerName tls_name_;
 
   mutable std::mutex name_mutex_;
   std::string name_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/peer_info.h"
 #include "core/delivery.h"
@@ -48,6 +49,22 @@ std::string_view id_name(SessionKind kind) {
       break;
   }
   return "cid";
+}
+
+// What its TLS handshake is called.
+std::string_view tls_name(SessionKind kind) {
+  switch (kind) {
+    case SessionKind::kRoute:
+      return "route";
+    case SessionKind::kGateway:
+      return "gateway";
+    case SessionKind::kLeaf:
+    case SessionKind::kHub:
+      return "leafnode";
+    case SessionKind::kClient:
+      break;
+  }
+  return "client";
 }
 
 std::string_view verb_text(PeerVerb verb) {
@@ -114,6 +131,10 @@ void PeerLink::describe(core::ConnRow& row, bool) const {
   row.stalls = stalls;
   row.subscriptions = subscription_count();
   row.name = remote_name_;
+  if (!secured()) return;
+  row.tls_version = tls_->version();
+  row.tls_cipher_suite = tls_->cipher_suite();
+  row.tls_peer_certs = tls_->peer_certificates();
 }
 
 // ---------------------------------------------------------------------------------------------------- input
@@ -125,7 +146,9 @@ void PeerLink::feed(std::string_view in) {
     backlog_.append(in);
     return;
   }
+  thinking_ = true;
   think(in);
+  thinking_ = false;
   shard.current_run().close();
 }
 
@@ -165,11 +188,13 @@ void PeerLink::think(std::string_view in) {
         on_operation(operation);
     }
     if (closing()) return;
-    if (switched_) [[unlikely]] {
-      switched_ = false;
+    if (switched_ != nullptr) [[unlikely]] {
+      core::Filter* to = std::exchange(switched_, nullptr);
       if (!in.empty()) {
-        if (!filter()->decode(in, decoded)) {
-          shard.server().log.error("{} - {}", label(), filter()->error());
+        const bool good = to->decode(in, decoded);
+        if (closing()) return;
+        if (!good) {
+          shard.server().log.error("{} - {}", label(), to->error());
           return close(CloseReason::kReadError);
         }
         in = decoded;
@@ -216,9 +241,59 @@ void PeerLink::go_on() {
 }
 
 void PeerLink::switch_to(std::unique_ptr<core::Filter> filter) {
+  if (thinking_) switched_ = filter.get();
   set_filter(std::move(filter));
-  switched_ = true;
 }
+
+// ---------------------------------------------------------------------------------------------------- TLS
+
+void PeerLink::start_tls(std::shared_ptr<const net::tls::Context> context, std::string server) {
+  shard.server().log.debug("{} - Starting TLS {} {} handshake", label(), tls_name(kind),
+                           server.empty() ? "server" : "client");
+  tls_deadline_ns_ = shard.now_ns() + context->timeout_ns();
+  auth_deadline_ns_ = INT64_MAX;
+  arm_timer();
+  auto filter = std::make_unique<net::tls::Filter>(&shard.pool(), std::move(context), std::move(server),
+                                                   static_cast<net::tls::Owner&>(*this));
+  tls_ = filter.get();
+  switch_to(std::move(filter));
+  tls_->begin();
+  shard.mark_dirty(*this);
+}
+
+void PeerLink::send_in_clear(std::string_view line) {
+  if (shard.tracing()) shard.trace(*this, "->>", line.substr(0, line.size() - 2));
+  tls_->wire.append_line(line);
+  shard.mark_dirty(*this);
+}
+
+void PeerLink::tls_established() {
+  tls_deadline_ns_ = INT64_MAX;
+  if (clocks_.auth_timeout_ns > 0) auth_deadline_ns_ = shard.now_ns() + clocks_.auth_timeout_ns;
+  arm_timer();
+  shard.server().log.debug("{} - TLS handshake complete", label());
+  shard.server().log.debug("{} - TLS version {}, cipher suite {}", label(), tls_->version(), tls_->cipher_suite());
+  if (!closing()) on_secured();
+}
+
+void PeerLink::tls_failed(const net::tls::Failure& failure) {
+  tls_deadline_ns_ = INT64_MAX;
+  if (closing()) return;
+  // Leafnode ports are looked at by load balancers and their like.
+  const bool probe = kind == SessionKind::kLeaf && tls_->accepts() && failure.kind == net::tls::Failure::Kind::kNotTls;
+  shard.server().log.log(probe ? core::LogLevel::kDebug : core::LogLevel::kError, "{} - TLS {} handshake error: {}",
+                         label(), tls_name(kind), failure.text);
+  if (failure.kind == net::tls::Failure::Kind::kWrongName) on_wrong_name();
+  close(CloseReason::kTlsHandshakeError);
+}
+
+// What came before is still to be thought about.
+void PeerLink::tls_ended() {
+  ended_ns_ = shard.now_ns();
+  arm_timer();
+}
+
+// ---------------------------------------------------------------------------------------------------- refusals
 
 void PeerLink::parse_failed(PeerStatus status, std::string_view rest) {
   core::Log& log = shard.server().log;
@@ -328,7 +403,7 @@ void PeerLink::credentials_accepted() {
 }
 
 void PeerLink::arm_timer() {
-  int64_t at = std::min({ping_due_ns_, auth_deadline_ns_, handshake_deadline_ns_});
+  int64_t at = std::min({ping_due_ns_, auth_deadline_ns_, handshake_deadline_ns_, tls_deadline_ns_, ended_ns_});
   if (blocked_since_ns != 0 && clocks_.write_deadline_ns > 0)
     at = std::min(at, blocked_since_ns + clocks_.write_deadline_ns);
   if (at == INT64_MAX) return timer_.cancel();
@@ -339,6 +414,13 @@ void PeerLink::on_timer() {
   if (closing()) return;
   const int64_t now = shard.now_ns();
   core::Log& log = shard.server().log;
+  if (now >= ended_ns_) return close(CloseReason::kClientClosed);
+  if (now >= tls_deadline_ns_) {
+    tls_deadline_ns_ = INT64_MAX;
+    const bool probe = kind == SessionKind::kLeaf && tls_->accepts();
+    log.log(probe ? core::LogLevel::kDebug : core::LogLevel::kError, "{} - TLS handshake timeout", label());
+    return close(CloseReason::kTlsHandshakeError);
+  }
   if (now >= auth_deadline_ns_) {
     log.debug("{} - {}", label(), core::error_text::kAuthenticationTimeout);
     send_error(core::error_text::kAuthenticationTimeout);
@@ -381,7 +463,13 @@ void PeerLink::on_ping_due(int64_t now) {
 // ---------------------------------------------------------------------------------------------------- the end
 
 void PeerLink::on_detach() {
-  shard.server().log.info("{} - {} connection closed: {}{}", label(), log_name(kind), core::text(close_reason()),
+  CloseReason reason = close_reason();
+  // The peer hung up in the middle of it.
+  if (tls_deadline_ns_ != INT64_MAX && (reason == CloseReason::kClientClosed || reason == CloseReason::kReadError)) {
+    shard.server().log.error("{} - TLS {} handshake error: EOF", label(), tls_name(kind));
+    reason = CloseReason::kTlsHandshakeError;
+  }
+  shard.server().log.info("{} - {} connection closed: {}{}", label(), log_name(kind), core::text(reason),
                           remote_name_.empty() ? "" : " - Remote: " + remote_name_);
   backlog_ = {};
   on_going();

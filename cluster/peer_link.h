@@ -5,10 +5,12 @@
 // sets the clocks going when its protocol allows: until then no PING is sent. Two things stop the input for a while,
 // both by not reading and keeping what was read already: wait_for_answer() (the mesh on another shard has to decide
 // something), and a slice of interest being used up, because a peer may send a million RS+ at once and a turn must stay
-// short. Source: nats-server's server/client.go; parity.md sections 1.6, 1.8, 5.6.
+// short. A connection that is to be TLS says nothing and hears nothing from start_tls() until on_secured().
+// Source: nats-server's server/client.go; parity.md sections 1.6, 1.8, 5.6.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +19,7 @@
 #include "core/peer_session.h"
 #include "core/shard.h"
 #include "net/reactor.h"
+#include "net/tls/filter.h"
 
 namespace peregrine::cluster {
 
@@ -29,7 +32,7 @@ struct PeerClocks {
   int64_t auth_timeout_ns = 0;           // for connected() to be called, counted from the start
 };
 
-class PeerLink : public core::PeerSession {
+class PeerLink : public core::PeerSession, private net::tls::Owner {
  public:
   PeerLink(core::Shard& shard, core::SessionKind kind, net::Opened opened, const PeerClocks& clocks);
 
@@ -60,6 +63,19 @@ class PeerLink : public core::PeerSession {
   virtual std::string_view error_word() const = 0;  // "Route": "Route Error 'x'"
 
   void on_detach() final;
+
+  // --- TLS ---
+  // The handshake begins, what is in the outbox leaves in clear. `server`: whose certificate we expect, if it was us
+  // who dialled, else empty. The deadline for credentials counts from its end.
+  void start_tls(std::shared_ptr<const net::tls::Context> context, std::string server);
+  virtual void on_secured() {}
+  // The certificate is good, but not for the name we dialled by.
+  virtual void on_wrong_name() {}
+  bool secured() const { return tls_ != nullptr && tls_->established(); }
+  // The peer has not even begun with its part of the handshake.
+  bool tls_untouched() const { return tls_ != nullptr && tls_->untouched(); }
+  // In front of a handshake that nobody has begun.
+  void send_in_clear(std::string_view line);
 
   // --- the clocks ---
   // Until start_pings(): closed as stale after ping_interval x (ping_max + 1) of handshake.
@@ -101,6 +117,10 @@ class PeerLink : public core::PeerSession {
   PeerParser::Limits limits_;
 
  private:
+  void tls_established() final;
+  void tls_failed(const net::tls::Failure& failure) final;
+  void tls_ended() final;
+
   void think(std::string_view in);
   void resume_next_turn();
   void parse_failed(PeerStatus status, std::string_view rest);
@@ -111,7 +131,9 @@ class PeerLink : public core::PeerSession {
   std::string backlog_;    // input that waits
   std::string_view rest_;  // of the input being worked on, behind the operation in hand
   size_t interest_ops_ = 0;
-  bool switched_ = false;
+  bool thinking_ = false;
+  core::Filter* switched_ = nullptr;  // since the operation in hand
+  net::tls::Filter* tls_ = nullptr;
   bool slow_ = false;  // a slow consumer, already said
   uint8_t pings_out_ = 0;
   int64_t ping_due_ns_ = INT64_MAX;
@@ -119,6 +141,8 @@ class PeerLink : public core::PeerSession {
   int64_t rtt_ns_ = 0;
   int64_t auth_deadline_ns_ = INT64_MAX;
   int64_t handshake_deadline_ns_ = INT64_MAX;
+  int64_t tls_deadline_ns_ = INT64_MAX;
+  int64_t ended_ns_ = INT64_MAX;  // the peer has ended TLS
 };
 
 }  // namespace peregrine::cluster

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "config/url.h"
@@ -38,16 +39,17 @@ std::vector<std::string> Peering::client_urls() const {
 GatewayPlan Peering::plan_gateways() const {
   if (!options_.gateway.advertise.empty()) {
     const config::Listen shown = config::advertised(options_.gateway.advertise, gateway_.port);
-    return {shown.host, shown.port};
+    return {shown.host, shown.port, tls_};
   }
   const std::string host = host_or_default(options_.gateway.host);
   const std::vector<std::string> reachable = reachable_addresses(host);
-  return {reachable.empty() ? host : reachable.front(), gateway_.port};
+  return {reachable.empty() ? host : reachable.front(), gateway_.port, tls_};
 }
 
 MeshPlan Peering::plan_mesh() const {
   MeshPlan plan;
   plan.port = routes_.port;
+  plan.tls = tls_.routes;
   plan.client_urls = client_urls();
   if (gateways_ != nullptr) plan.gateway_url = gateways_->url();
   if (leafs_ != nullptr && !options_.leafnodes.no_advertise) plan.leafnode_url = leafs_->own_url();
@@ -64,6 +66,9 @@ std::string Peering::listen(const char* what, const std::string& host, int port,
 }
 
 std::string Peering::open() {
+  config::Findings unreadable;
+  tls_ = PeerTls::load(options_, unreadable);
+  if (!unreadable.errors.empty()) return unreadable.errors.front().text;
   std::string error;
   const auto& [gateway, leafnodes, cluster] = std::tie(options_.gateway, options_.leafnodes, options_.cluster);
   if (!gateway.name.empty() && gateway.port != 0) {
@@ -75,7 +80,7 @@ std::string Peering::open() {
   }
   if (leafnodes.defined) {
     leafs_ = std::make_unique<LeafNodes>(
-        server_, dialer_, leaf_.port, choice_.addresses.empty() ? std::string() : choice_.addresses.front(),
+        server_, dialer_, leaf_.port, choice_.addresses.empty() ? std::string() : choice_.addresses.front(), tls_,
         [this] { return mesh_ != nullptr ? mesh_->cluster_name() : options_.cluster.name; });
   }
   if (cluster.port != 0) {
@@ -100,7 +105,18 @@ void Peering::add_listeners(net::BrokerPlan& plan) {
   if (leaf_.port != 0) plan.peer_listeners.push_back({leaf_.fds, leafs_->opener()});
 }
 
+void Peering::warn_if_insecure(const std::optional<config::Tls>& listener, bool remotes, std::string_view what) const {
+  if (!remotes && !(listener && listener->insecure)) return;
+  server_.log.warn("TLS certificate chain and hostname of solicited {} will not be verified. DO NOT USE IN PRODUCTION!",
+                   what);
+}
+
 void Peering::start_leafnodes() {
+  const config::LeafNodes& leafnodes = options_.leafnodes;
+  warn_if_insecure(leafnodes.tls,
+                   std::any_of(leafnodes.remotes.begin(), leafnodes.remotes.end(),
+                               [](const config::RemoteLeaf& each) { return each.tls && each.tls->insecure; }),
+                   "leafnodes");
   if (leaf_.port != 0)
     server_.log.info("Listening for leafnode connections on {}", net::host_and_port(leaf_host(), leaf_.port));
   if (leafs_ != nullptr) leafs_->connect_remotes();
@@ -111,11 +127,17 @@ void Peering::start_clusters() {
     server_.log.info("Cluster name is {}", mesh_->cluster_name());
     if (mesh_->name_is_dynamic()) server_.log.warn("Cluster name was dynamically generated, consider setting one");
     server_.log.info("Listening for route connections on {}", net::host_and_port(route_host(), routes_.port));
+    warn_if_insecure(options_.cluster.tls, false, "routes");
     mesh_->start();
   }
   if (gateways_ != nullptr) {
     const std::string host = host_or_default(options_.gateway.host);
     server_.log.info("Listening for gateways connections on {}", net::host_and_port(host, gateway_.port));
+    const auto& remotes = options_.gateway.gateways;
+    warn_if_insecure(options_.gateway.tls,
+                     std::any_of(remotes.begin(), remotes.end(),
+                                 [](const config::RemoteGateway& each) { return each.tls && each.tls->insecure; }),
+                     "gateways");
     gateways_->start();
   }
 }

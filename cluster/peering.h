@@ -8,13 +8,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/dialer.h"
 #include "cluster/gateways.h"
 #include "cluster/leaf_nodes.h"
 #include "cluster/mesh.h"
+#include "cluster/peer_tls.h"
 #include "core/server.h"
 #include "net/backend_choice.h"
 #include "net/broker.h"
@@ -45,6 +48,7 @@ class Peering {
   int leaf_port() const { return leaf_.port; }
   std::string route_host() const { return host_or_default(options_.cluster.host); }
   std::string leaf_host() const { return host_or_default(options_.leafnodes.host); }
+  const PeerTls& tls() const { return tls_; }
   // As other clusters reach this server; empty without gateways.
   std::string gateway_host() const;
 
@@ -54,6 +58,7 @@ class Peering {
   std::vector<std::string> client_urls() const;
   GatewayPlan plan_gateways() const;
   MeshPlan plan_mesh() const;
+  void warn_if_insecure(const std::optional<config::Tls>& listener, bool remotes, std::string_view what) const;
   std::string listen(const char* what, const std::string& host, int port, net::Listeners& to);
 
   core::Server& server_;
@@ -63,6 +68,7 @@ class Peering {
   const uint64_t seed_;
   net::Broker* broker_ = nullptr;
   Dialer dialer_;
+  PeerTls tls_;
   net::Listeners routes_, gateway_, leaf_;
   std::unique_ptr<Gateways> gateways_;
   std::unique_ptr<LeafNodes> leafs_;

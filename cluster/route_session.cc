@@ -27,8 +27,17 @@ RouteSession::RouteSession(core::Shard& shard, Mesh& mesh, net::Opened opened, R
       origin_(std::move(origin)) {}
 
 void RouteSession::start() {
-  const RouteSettings& settings = mesh_.settings();
   shard.server().log.info("{} - Route connection created", label());
+  const PeerTls::Block& tls = mesh_.settings().tls;
+  if (tls == nullptr) return on_secured();
+  dialled_ = origin_.url.host;
+  start_tls(tls, origin_.solicited ? mesh_.tls_name(dialled_) : std::string());
+}
+
+void RouteSession::on_wrong_name() { mesh_.forget_tls_name(dialled_); }
+
+void RouteSession::on_secured() {
+  const RouteSettings& settings = mesh_.settings();
   if (origin_.solicited) {
     connected_ = true;
     permissions =
@@ -72,6 +81,7 @@ void RouteSession::send_connect() {
   PeerConnect connect;
   connect.user = origin_.url.user;
   connect.password = origin_.url.password;
+  connect.tls_required = secured();
   connect.headers = mesh_.settings().headers;
   connect.name = mesh_.server_id();
   connect.cluster = mesh_.cluster_name();

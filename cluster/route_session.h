@@ -60,6 +60,8 @@ class RouteSession final : public PeerLink, private core::InterestListener {
 
  private:
   // PeerLink
+  void on_secured() override;
+  void on_wrong_name() override;
   void on_operation(const PeerOperation& operation) override;
   bool continues_run(const PeerOperation& operation) override;
   void on_pong() override;
@@ -107,6 +109,7 @@ class RouteSession final : public PeerLink, private core::InterestListener {
 
   Mesh& mesh_;
   RouteOrigin origin_;
+  std::string dialled_;  // with TLS: the host
   PeerInfo remote_;
   std::string remote_id_;
   bool connected_ = false;      // CONNECT was accepted, or we are the side that sends it

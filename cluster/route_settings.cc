@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "config/limits.h"
 #include "core/account.h"
 
 namespace peregrine::cluster {
@@ -10,7 +11,6 @@ namespace {
 constexpr int kDefaultPoolSize = 3;
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kLongestPingNs = 30 * kSecondNs;
-constexpr int64_t kDefaultAuthTimeoutNs = 2 * kSecondNs;
 
 PeerClocks clocks(const config::Options& options) {
   const config::Cluster& cluster = options.cluster;
@@ -32,7 +32,7 @@ uint32_t account_hash(std::string_view account) {
   return hash;
 }
 
-RouteSettings::RouteSettings(const config::Options& options)
+RouteSettings::RouteSettings(const config::Options& options, PeerTls::Block block)
     : configured_pool_size(options.cluster.pool_size == 0 ? kDefaultPoolSize : options.cluster.pool_size),
       own_route(options.cluster.accounts),
       compression(options.cluster.compression.mode.empty() ? "accept" : options.cluster.compression.mode),
@@ -40,15 +40,15 @@ RouteSettings::RouteSettings(const config::Options& options)
       solicited(accepted),
       user(options.cluster.authorization.user),
       password(options.cluster.authorization.password),
-      headers(!options.no_header_support) {
+      headers(!options.no_header_support),
+      tls(std::move(block)) {
   if (pooled() && !pinned(kSystemAccountName)) own_route.emplace_back(kSystemAccountName);
   for (const config::Duration each : options.cluster.compression.rtt_thresholds)
     rtt_thresholds_ns.push_back(each.count());
   if (rtt_thresholds_ns.empty()) rtt_thresholds_ns = {10'000'000, 50'000'000, 100'000'000};
   // Only with credentials to wait for; garbage before CONNECT is refused at once anyway, silence by the stale watch.
   if (!user.empty()) {
-    const auto& timeout = options.cluster.authorization.timeout;
-    accepted.auth_timeout_ns = timeout && timeout->count() > 0 ? timeout->count() : kDefaultAuthTimeoutNs;
+    accepted.auth_timeout_ns = config::auth_timeout(options.cluster.authorization, options.cluster.tls).count();
   }
   // Old files have them inside the authorization block.
   const auto& old_place = options.cluster.authorization.default_permissions;

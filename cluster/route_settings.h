@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "cluster/peer_link.h"
+#include "cluster/peer_tls.h"
 #include "config/options.h"
 #include "core/permissions.h"
 
@@ -27,7 +28,7 @@ inline constexpr std::string_view kSystemAccountName = "$SYS";
 inline constexpr int kMostPoolSize = 1024;  // a peer that asks for more is refused
 
 struct RouteSettings {
-  explicit RouteSettings(const config::Options& options);
+  explicit RouteSettings(const config::Options& options, PeerTls::Block tls = nullptr);
 
   bool pooled() const { return configured_pool_size > 0; }
   // Connections per remote as far as we are concerned: 1 without pooling.
@@ -49,6 +50,7 @@ struct RouteSettings {
   std::optional<config::SubjectPermission> import_subjects, export_subjects;
   std::shared_ptr<const core::Permissions> permissions;  // import as publish, export as subscribe; null = everything
   bool headers;
+  PeerTls::Block tls;  // null = in clear
 };
 
 // FNV-1a, 32 bits.

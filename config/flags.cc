@@ -468,7 +468,7 @@ Result<Command> parse_command_line(int argc, const char* const* argv) {
   return parse_command_line(argc, argv, system_sources());
 }
 
-Result<Command> parse_command_line(int argc, const char* const* argv, const Sources& sources) {
+Result<Command> parse_command_line(int argc, const char* const* argv, const Sources& sources, const MoreChecks& more) {
   Command command;
   command.program = argc > 0 && argv[0] != nullptr ? base_name(argv[0]) : "peregrine";
   const auto fail = [&](std::string_view text) { return Error{fmt::format("{}: {}", command.program, text)}; };
@@ -526,7 +526,7 @@ Result<Command> parse_command_line(int argc, const char* const* argv, const Sour
   }
   apply_tls_and_routes(merge);
   loaded.options = std::move(merge.options);
-  if (loaded.errors.empty() && merge.errors.empty()) finish(loaded);
+  if (loaded.errors.empty() && merge.errors.empty()) finish(loaded, more);
   for (std::string& text : merge.errors) loaded.errors.push_back({{}, std::move(text)});
   if (merge.errors.empty()) {
     for (const std::string& name : merge.refused) {
@@ -609,7 +609,10 @@ std::string help_tls_text() {
          "    verify: true\n"
          "\n"
          "or by --tls --tlscert <file> --tlskey <file> [--tlsverify --tlscacert <file>].\n" +
-         std::string(is_built("tls") ? "" : "This version does not support it yet.\n");
+         std::string(is_built("tls") ? "" : "This version does not support that yet.\n") +
+         "\n"
+         "Sections of the same kind inside cluster, gateway, gateways[], leafnodes and remotes[] secure the connections\n"
+         "between servers.\n";
 }
 
 void hide_secrets(int argc, char** argv) {

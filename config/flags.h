@@ -15,6 +15,7 @@
 #include "config/options.h"
 #include "config/parser.h"
 #include "config/result.h"
+#include "config/validate.h"
 
 namespace peregrine::config {
 
@@ -37,7 +38,9 @@ struct Command {
 };
 
 // The error is complete text for stderr (it names the program where nats-server would), and the exit code is 1.
-Result<Command> parse_command_line(int argc, const char* const* argv, const Sources& sources);
+// `more`: see load.h.
+Result<Command> parse_command_line(int argc, const char* const* argv, const Sources& sources,
+                                   const MoreChecks& more = nullptr);
 Result<Command> parse_command_line(int argc, const char* const* argv);
 
 std::string help_text(std::string_view program);

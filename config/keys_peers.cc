@@ -71,7 +71,7 @@ const Section& remote_gateway_section() {  // RemoteGateway
                                   {
                                       text<S>("name", &S::name, "", "name of that cluster"),
                                       urls<S>("urls|url", &S::urls, "gateway", "its servers"),
-                                      block<S>("tls", &S::tls, tls_section(), "instead of gateway.tls").later(),
+                                      block<S>("tls", &S::tls, tls_section(), "instead of gateway.tls"),
                                   }};
   return section;
 }
@@ -97,7 +97,7 @@ const Section& remote_leaf_section() {  // RemoteLeaf
           text<S>("account|local", &S::account, "$G", "local account"),
           text<S>("credentials|creds", &S::credentials, "", "credentials file").later(),
           text<S>("nkey|seed", &S::nkey, "", "user seed SU... instead of credentials").later(),
-          block<S>("tls", &S::tls, tls_section(), "of this connection").later(never_harmless),
+          block<S>("tls", &S::tls, tls_section(), "of this connection"),
           flag<S>("hub", &S::hub, "false", "this side acts as the hub"),
           subjects_row<S>("deny_imports|deny_import", &S::deny_imports, "never taken over from the hub"),
           subjects_row<S>("deny_exports|deny_export", &S::deny_exports, "never given to the hub"),
@@ -166,9 +166,7 @@ const Section& cluster_section() {
                        binder.error(value.position, "Cluster permissions do not support dynamic responses");
                      }
                    }),
-          block<S>("tls", &S::tls, tls_section(), "of routes, both directions").later([](const Value&) {
-            return false;
-          }),
+          block<S>("tls", &S::tls, tls_section(), "of routes, both directions"),
           text<S>("advertise|cluster_advertise", &S::advertise, "", "host[:port] told to other servers"),
           flag<S>("no_advertise", &S::no_advertise, "false", "do not tell clients about the other servers"),
           integer<S>("connect_retries", &S::connect_retries, 0, kMostRetries, "0", "of routes learnt from others"),
@@ -205,7 +203,7 @@ const Section& gateway_section() {
           blocks<S>("gateways", &S::gateways, remote_gateway_section(), "the other clusters",
                     [](Binder&, RemoteGateway&, const Value&) {}),
           peer_authorization_row<S>(&S::authorization, "Gateway"),
-          block<S>("tls", &S::tls, tls_section(), "of gateways, both directions").later(),
+          block<S>("tls", &S::tls, tls_section(), "of gateways, both directions"),
           text<S>("advertise", &S::advertise, "", "host[:port] told to other servers"),
           integer<S>("connect_retries", &S::connect_retries, 0, kMostRetries, "0", "of gateways learnt from others"),
           flag<S>("connect_backoff", &S::connect_backoff, "false", "retry after 1 s doubling to 30 s"),
@@ -235,7 +233,7 @@ const Section& leafnodes_section() {
           text<S>("advertise|leafnode_advertise", &S::advertise, "", "host[:port] told to leaf nodes"),
           flag<S>("no_advertise", &S::no_advertise, "false",
                   "do not tell the cluster that leaf nodes may connect here"),
-          block<S>("tls", &S::tls, tls_section(), "of leaf nodes").later(never_harmless),
+          block<S>("tls", &S::tls, tls_section(), "of leaf nodes"),
           compression_row<S>(&S::compression, "s2_auto", "s2_auto"),
           text<S>("min_version|minimum_version", &S::min_version, "", "oldest server that may connect, 2.8.0 or later"),
           duration<S>("reconnect|reconnect_delay|reconnect_interval", &S::reconnect, Seconds::kWarn, "1s",

@@ -487,7 +487,8 @@ const Section& tls_section() {
                     [](Binder& binder, S& target, const Value& value) {
                       if (read_bool(binder, value, "verify_and_map", target.verify_and_map) && value.boolean)
                         target.verify = true;
-                    }),
+                    })
+              .later(),
           custom<S>("verify_cert_and_check_known_urls", "boolean", "false",
                     "routes, gateways: certificate names must be configured URLs",
                     [](Binder& binder, S& target, const Value& value) {
@@ -496,7 +497,8 @@ const Section& tls_section() {
                           value.boolean) {
                         target.verify = true;
                       }
-                    }),
+                    })
+              .later(),
           flag<S>("insecure", &S::insecure, "false", "solicited connections: do not check the other side"),
           words<S>("cipher_suites", &S::cipher_suites, "[]", "TLS_ECDHE_...; empty = the library's"),
           words<S>("curve_preferences", &S::curve_preferences, "[]", "X25519, CurveP256, ...; empty = the library's"),
@@ -509,7 +511,8 @@ const Section& tls_section() {
           custom<S>("pinned_certs", "list of strings", "[]", "hex SHA-256 of the keys that are let in",
                     read_pinned_certs),
           integer<S>("connection_rate_limit", &S::connection_rate_limit, 0, std::numeric_limits<std::int64_t>::max(),
-                     "0", "handshakes per second; 0 = no limit"),
+                     "0", "handshakes per second; 0 = no limit")
+              .later(),
           blocks<S>("certs|certificates", &S::certs, certificate_section(),
                     "several certificates instead of cert_file and key_file",
                     [](Binder& binder, TlsCertificate& pair, const Value& value) {
@@ -517,12 +520,12 @@ const Section& tls_section() {
                         binder.error(value.position, "a certificate needs both 'cert_file' and 'key_file'");
                       }
                     }),
-          known("ocsp_peer", "boolean or map", "OCSP check of the other side's certificate"),
-          known("cert_store", "string", "Windows certificate store"),
-          known("cert_match_by", "string", "Windows certificate store"),
-          known("cert_match", "string", "Windows certificate store"),
-          known("ca_certs_match", "list of strings", "Windows certificate store"),
-          known("cert_match_skip_invalid", "boolean", "Windows certificate store"),
+          known("ocsp_peer", "boolean or map", "OCSP check of the other side's certificate").later(),
+          known("cert_store", "string", "Windows certificate store").later(),
+          known("cert_match_by", "string", "Windows certificate store").later(),
+          known("cert_match", "string", "Windows certificate store").later(),
+          known("ca_certs_match", "list of strings", "Windows certificate store").later(),
+          known("cert_match_skip_invalid", "boolean", "Windows certificate store").later(),
       }};
   return section;
 }

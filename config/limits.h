@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "config/options.h"
 
@@ -40,13 +41,12 @@ inline std::int64_t peer_control_line_bytes(const Options& options) {
 
 inline Duration tls_timeout(const Tls& tls) { return tls.timeout.value_or(kDefaultTlsTimeout); }
 
-// How long a client may take to send an acceptable CONNECT.
-inline Duration auth_timeout(const Options& options) {
-  if (options.authorization.timeout && *options.authorization.timeout > Duration{0})
-    return *options.authorization.timeout;
-  if (options.tls) return tls_timeout(*options.tls) + std::chrono::seconds(1);
-  return kDefaultAuthTimeout;
+// How long a client or a server may take to send an acceptable CONNECT.
+inline Duration auth_timeout(const Authorization& authorization, const std::optional<Tls>& tls) {
+  if (authorization.timeout && *authorization.timeout > Duration{0}) return *authorization.timeout;
+  return tls ? tls_timeout(*tls) + std::chrono::seconds(1) : kDefaultAuthTimeout;
 }
+inline Duration auth_timeout(const Options& options) { return auth_timeout(options.authorization, options.tls); }
 
 // The monitoring listener binds where the client listener does unless told otherwise.
 inline const std::string& monitoring_host(const Options& options) {

@@ -1,6 +1,9 @@
 #include "config/load.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <iterator>
 
 #include "config/keys.h"
 #include "config/validate.h"
@@ -14,6 +17,20 @@ void sort_by_position(std::vector<Problem>& problems) {
     const std::string& file_b = b.position.file ? *b.position.file : std::string();
     return std::tie(file_a, a.position.line, a.position.column) < std::tie(file_b, b.position.line, b.position.column);
   });
+}
+
+void note_positions(const Section& section, const Value& map, const std::string& prefix,
+                    std::map<std::string, Position>& positions) {
+  for (const Member& member : map.members) {
+    const Key* key = section.find(to_lower(member.key));
+    if (key == nullptr) continue;
+    const std::string name = prefix + key->names[0];
+    positions[name] = member.value.position;
+    if (key->section == nullptr || key->named) continue;
+    note_positions(*key->section, member.value, name + ".", positions);
+    for (std::size_t n = 0; n < member.value.items.size(); ++n)
+      note_positions(*key->section, member.value.items[n], fmt::format("{}[{}].", name, n), positions);
+  }
 }
 
 }  // namespace
@@ -42,18 +59,20 @@ LoadedFile load_tree(const Value& tree, bool refuse_unsupported) {
     const std::vector<Problem> refused = unsupported(options_section(), tree);
     loaded.errors.insert(loaded.errors.end(), refused.begin(), refused.end());
   }
-  for (const Member& member : tree.members) {
-    const Key* key = options_section().find(to_lower(member.key));
-    if (key != nullptr) loaded.positions[key->names[0]] = member.value.position;
-  }
+  note_positions(options_section(), tree, "", loaded.positions);
   sort_by_position(loaded.errors);
   sort_by_position(loaded.warnings);
   return loaded;
 }
 
-void finish(LoadedFile& loaded) {
+void finish(LoadedFile& loaded, const MoreChecks& more) {
   complete(loaded.options);
-  const Findings findings = validate(loaded.options);
+  Findings findings = validate(loaded.options);
+  if (findings.errors.empty() && more) {
+    Findings others = more(loaded.options);
+    std::move(others.errors.begin(), others.errors.end(), std::back_inserter(findings.errors));
+    std::move(others.warnings.begin(), others.warnings.end(), std::back_inserter(findings.warnings));
+  }
   const auto add = [&](const std::vector<Finding>& found, std::vector<Problem>& problems) {
     for (const Finding& finding : found) {
       const auto position = loaded.positions.find(finding.option);

@@ -12,14 +12,16 @@
 #include "config/binder.h"
 #include "config/options.h"
 #include "config/parser.h"
+#include "config/validate.h"
 
 namespace peregrine::config {
 
 struct LoadedFile {
   Options options;
-  std::vector<Problem> errors;                // by position
-  std::vector<Problem> warnings;              // by position
-  std::map<std::string, Position> positions;  // of top-level keys, under their first name
+  std::vector<Problem> errors;    // by position
+  std::vector<Problem> warnings;  // by position
+  // Of all keys with a fixed place, under their first names: "gateway.gateways[0].tls".
+  std::map<std::string, Position> positions;
 };
 
 LoadedFile load_file(const std::string& path, const Sources& sources);
@@ -28,9 +30,9 @@ LoadedFile load_file(const std::string& path, const Sources& sources);
 // still parses.
 LoadedFile load_tree(const Value& tree, bool refuse_unsupported = true);
 
-// Completes zeros to defaults, then checks the options against each other; what it finds is added to errors and
-// warnings.
-void finish(LoadedFile& loaded);
+// Completes zeros to defaults, then checks the options against each other and, if that goes well, by `more`; what is
+// found is added to errors and warnings.
+void finish(LoadedFile& loaded, const MoreChecks& more = nullptr);
 
 // One text of all problems, a line each.
 std::string to_text(const std::vector<Problem>& problems);

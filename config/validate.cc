@@ -169,7 +169,7 @@ class Check {
       for (const Url& url : remote.urls) {
         const bool ws = url.scheme == "ws" || url.scheme == "wss";
         (ws ? websocket : plain) = true;
-        if (url.scheme == "tls" || ws) {
+        if (ws) {
           error("leafnodes",
                 fmt::format("leafnode remote \"{}://{}\" is not supported by this version yet", url.scheme, url.host));
         }

@@ -2,6 +2,7 @@
 // has them.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 namespace peregrine::config {
 
 struct Finding {
-  std::string option;  // the top-level key it is about: where to point in the file
+  std::string option;  // the key it is about, "a.b[2].c": where to point in the file
   std::string text;
 };
 
@@ -20,6 +21,9 @@ struct Findings {
 };
 
 Findings validate(const Options& options);
+
+// What others check of options that are valid by themselves: files they name.
+using MoreChecks = std::function<Findings(const Options&)>;
 
 // The dpdk section's part of it, in a file of its own.
 void check_dpdk(const Options& options, Findings& findings);

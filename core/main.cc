@@ -185,6 +185,10 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.cluster_port = peering.route_port();
   facts.gateway_port = peering.gateway_port();
   facts.gateway_host = peering.gateway_host();
+  const cluster::PeerTls& tls = peering.tls();
+  if (tls.routes != nullptr) facts.cluster_cert_not_after_ns = tls.routes->not_after_ns();
+  if (tls.gateways != nullptr) facts.gateway_cert_not_after_ns = tls.gateways->not_after_ns();
+  if (tls.leafnodes != nullptr) facts.leaf_cert_not_after_ns = tls.leafnodes->not_after_ns();
   facts.describe_backend = choice->describe;
   facts.cores = static_cast<int>(allowed.cpus.size());
   facts.shards = static_cast<int>(plan.shards);
@@ -248,7 +252,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
 int run(int argc, char** argv) {
   const std::string argv0 = argc > 0 ? argv[0] : "peregrine";
   const std::string program = argv0.substr(argv0.rfind('/') + 1);
-  auto command = config::parse_command_line(argc, argv);
+  auto command = config::parse_command_line(argc, argv, config::system_sources(), cluster::check_tls);
   if (!command) {
     std::fprintf(stderr, "%s\n", command.error().c_str());
     return 1;

@@ -12,6 +12,7 @@
 #include <span>
 #include <string_view>
 
+#include "config/limits.h"
 #include "core/go_format.h"
 #include "net/control/conn_order.h"
 #include "net/socket.h"
@@ -374,6 +375,17 @@ Json connection(const ConnRow& row, int64_t now_ns, bool auth, Params::Subs subs
   return json;
 }
 
+// Of a listener that is secured, or could be.
+void put_tls(Json& json, const std::optional<config::Tls>& tls, bool verify) {
+  json["tls_timeout"] = seconds(tls ? config::tls_timeout(*tls) : config::kDefaultTlsTimeout);
+  put_unless_empty(json, "tls_required", tls.has_value());
+  put_unless_empty(json, "tls_verify", tls.has_value() && verify);
+}
+
+void put_not_after(Json& json, int64_t not_after_ns) {
+  if (not_after_ns != 0) json["tls_cert_not_after"] = core::format_time(not_after_ns);
+}
+
 Json cluster_detail(const ServerFacts& facts) {
   const config::Cluster& cluster = facts.options->cluster;
   Json json = Json::object();
@@ -381,14 +393,15 @@ Json cluster_detail(const ServerFacts& facts) {
   put_unless_empty(json, "name", facts.cluster_name);
   json["addr"] = cluster.host.empty() ? config::kDefaultHost : cluster.host;
   json["cluster_port"] = facts.cluster_port;
-  json["auth_timeout"] = seconds(cluster.authorization.timeout.value_or(config::Duration(std::chrono::seconds(2))));
+  json["auth_timeout"] = seconds(config::auth_timeout(cluster.authorization, cluster.tls));
   std::vector<std::string> urls;
   for (const config::Url& url : cluster.routes) urls.push_back(fmt::format("{}:{}", url.host, url.port));
   put_unless_empty(json, "urls", urls);
-  json["tls_timeout"] = seconds(config::Duration(std::chrono::seconds(2)));
+  put_tls(json, cluster.tls, true);
   json["pool_size"] = cluster.pool_size == 0 ? 3 : cluster.pool_size;
   put_unless_empty(json, "write_deadline", cluster.write_deadline.count());
   put_write_timeout(json, cluster.write_timeout);
+  put_not_after(json, facts.cluster_cert_not_after_ns);
   return json;
 }
 
@@ -438,19 +451,21 @@ Json gateway_options(const ServerFacts& facts) {
   json["name"] = gateway.name;
   json["host"] = gateway.host.empty() ? config::kDefaultHost : gateway.host;
   json["port"] = facts.gateway_port;
-  json["auth_timeout"] = seconds(gateway.authorization.timeout.value_or(config::Duration(std::chrono::seconds(2))));
-  json["tls_timeout"] = seconds(config::Duration(std::chrono::seconds(2)));
+  json["auth_timeout"] = seconds(config::auth_timeout(gateway.authorization, gateway.tls));
+  put_tls(json, gateway.tls, true);
   put_unless_empty(json, "advertise", gateway.advertise);
   put_unless_empty(json, "connect_retries", gateway.connect_retries);
   for (const config::RemoteGateway& remote : gateway.gateways) {
     Json each = Json::object();
     each["name"] = remote.name;
+    if (remote.tls && remote.tls->timeout) each["tls_timeout"] = seconds(*remote.tls->timeout);
     for (const config::Url& url : remote.urls) each["urls"].push_back(fmt::format("{}:{}", url.host, url.port));
     json["gateways"].push_back(std::move(each));
   }
   put_unless_empty(json, "reject_unknown", gateway.reject_unknown_cluster);
   put_unless_empty(json, "write_deadline", gateway.write_deadline.count());
   put_write_timeout(json, gateway.write_timeout);
+  put_not_after(json, facts.gateway_cert_not_after_ns);
   return json;
 }
 
@@ -492,13 +507,15 @@ Json kind_counts(const core::KindCounts& counts) {
 }
 
 // The "leaf" of /varz.
-Json leaf_options(const config::LeafNodes& options, int port) {
+Json leaf_options(const ServerFacts& facts) {
+  const config::LeafNodes& options = facts.options->leafnodes;
   Json json = Json::object();
-  if (port != 0) {
+  if (facts.leaf_port != 0) {
     json["host"] = options.host.empty() ? std::string(config::kDefaultHost) : options.host;
-    json["port"] = port;
-    json["auth_timeout"] = seconds(options.authorization.timeout.value_or(std::chrono::seconds(2)));
-    json["tls_timeout"] = 2;
+    json["port"] = facts.leaf_port;
+    json["auth_timeout"] = seconds(config::auth_timeout(options.authorization, options.tls));
+    put_tls(json, options.tls, options.tls && options.tls->verify);
+    put_not_after(json, facts.leaf_cert_not_after_ns);
   }
   put_unless_empty(json, "write_deadline", options.write_deadline.count());
   put_write_timeout(json, options.write_timeout);
@@ -507,6 +524,7 @@ Json leaf_options(const config::LeafNodes& options, int port) {
   for (const config::RemoteLeaf& remote : options.remotes) {
     Json& entry = remotes.emplace_back(Json::object());
     entry["local_account"] = remote.account.empty() ? std::string(kGlobalAccount) : remote.account;
+    if (remote.tls) entry["tls_timeout"] = seconds(config::tls_timeout(*remote.tls));
     Json& urls = entry["urls"] = Json::array();
     for (const config::Url& url : remote.urls) {
       urls.push_back(host_and_port(url.host, url.port == 0 ? kDefaultLeafPort : url.port));
@@ -641,7 +659,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   json["cluster"] = cluster_detail(facts);
   json["gateway"] = gateway_options(facts);
   for (const char* section : {"leaf", "mqtt", "websocket", "jetstream"}) json[section] = Json::object();
-  if (options.leafnodes.defined) json["leaf"] = leaf_options(options.leafnodes, facts.leaf_port);
+  if (options.leafnodes.defined) json["leaf"] = leaf_options(facts);
   json["tls_timeout"] = seconds(tls_timeout);
   json["write_deadline"] = options.write_deadline.count();
   put_write_timeout(json, options.write_timeout);

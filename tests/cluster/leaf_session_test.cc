@@ -39,7 +39,7 @@ class Leafs : public testing::Test {
   explicit Leafs(config::Options options = quiet())
       : machine(2, std::move(options)),
         dialer(machine.server, [](uint32_t) -> net::Reactor& { std::abort(); }),
-        nodes(machine.server, dialer, 7422, "127.0.0.1", [] { return std::string(); }) {}
+        nodes(machine.server, dialer, 7422, "127.0.0.1", {}, [] { return std::string(); }) {}
   ~Leafs() override { hang_up_all(); }
   // Before what the sessions point to goes.
   void hang_up_all() {
@@ -302,7 +302,7 @@ TEST_F(LeafUsers, ThePasswordMustBeRight) {
 // We are the spoke: a hub made by hand.
 class Spoke : public Leafs {
  protected:
-  Spoke() : remote(nodes, remote_options(), 0) {}
+  Spoke() : remote(nodes, remote_options(), nullptr, 0) {}
   ~Spoke() override { hang_up_all(); }
   static config::RemoteLeaf remote_options() {
     config::RemoteLeaf remote;

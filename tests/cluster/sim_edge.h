@@ -67,7 +67,7 @@ class EdgeNode {
           std::make_unique<Gateways>(broker.server, dialer, GatewayPlan{host, kGatewayPort}, network.random().next());
       listen(kGatewayPort, 2, gateways->opener());
     }
-    leafs = std::make_unique<LeafNodes>(broker.server, dialer, kLeafPort, host, [this] {
+    leafs = std::make_unique<LeafNodes>(broker.server, dialer, kLeafPort, host, PeerTls{}, [this] {
       return mesh != nullptr ? mesh->cluster_name() : broker.server.options.cluster.name;
     });
     listen(kLeafPort, 3, leafs->opener());

@@ -268,13 +268,15 @@ TEST(Warnings, StopNothing) {
 
 TEST(Unsupported, IsRefusedByNameAndStillParses) {
   const std::pair<const char*, const char*> kCases[] = {
-      {"cluster { port: 6222, tls { cert_file: a } }", "cluster.tls"},
-      {"gateway { name: a, port: 7222, tls { timeout: 1 } }", "gateway.tls"},
+      {"cluster { port: 6222, tls { verify_and_map: true } }", "cluster.tls.verify_and_map"},
+      {"gateway { name: a, port: 7222, tls { verify_cert_and_check_known_urls: true } }",
+       "gateway.tls.verify_cert_and_check_known_urls"},
       {"leafnodes { remotes: [{url: nats://a, credentials: x}] }", "leafnodes.remotes[].credentials"},
       {"leafnodes { remotes: [{url: nats://a, seed: x}] }", "leafnodes.remotes[].nkey"},
-      {"leafnodes { remotes: [{url: nats://a, tls {}}] }", "leafnodes.remotes[].tls"},
+      {"leafnodes { remotes: [{url: nats://a, tls {connection_rate_limit: 3}}] }",
+       "leafnodes.remotes[].tls.connection_rate_limit"},
       {"leafnodes { remotes: [{url: nats://a, proxy {url: \"http://p\"}}] }", "leafnodes.remotes[].proxy"},
-      {"leaf { port: 7422, tls {} }", "leafnodes.tls"},
+      {"leaf { port: 7422, tls {ocsp_peer: true} }", "leafnodes.tls.ocsp_peer"},
       {"leaf { port: 7422, authorization { nkey: U } }", "leafnodes.authorization.nkey"},
       {"websocket { port: 8080, no_tls: true }", "websocket"},
       {"ws { port: 8080, no_tls: true }", "websocket"},
@@ -337,8 +339,6 @@ TEST(Leafnodes, MistakesAreNamed) {
        "cannot find local account \"B\" specified in leafnode remote"},
       {"leafnodes { port: 1, authorization {account: B} }",
        "cannot find local account \"B\" specified in leafnode authorization"},
-      {"leafnodes { remotes: [{url: \"tls://a\"}] }",
-       "leafnode remote \"tls://a\" is not supported by this version yet"},
       {"leafnodes { remotes: [{url: \"ws://a\"}] }", "leafnode remote \"ws://a\" is not supported by this version yet"},
       {"leafnodes { remotes: [{hub: true}] }", "leafnode remote has no urls"},
       {"leafnodes { remotes: [{url: \"nats://a\"}, {url: \"nats://a\"}] }", "duplicate remote"},
@@ -349,6 +349,21 @@ TEST(Leafnodes, MistakesAreNamed) {
   };
   for (const auto& [text, error] : kCases)
     EXPECT_NE(errors(text).find(error), std::string::npos) << text << " -> " << errors(text);
+}
+
+TEST(MoreChecks, PointIntoTheFile) {
+  const auto more = [](const Options& options) {
+    Findings findings;
+    if (options.gateway.gateways.at(1).tls->ca_file == "nope")
+      findings.errors.push_back({"gateway.gateways[1].tls", "no!"});
+    return findings;
+  };
+  LoadedFile loaded = load(
+      "gateway {\n name: a, port: 1\n gateways: [\n  {name: b, url: \"nats://b:1\"}\n"
+      "  {name: c, url: \"nats://c:1\"\n   tls {\n ca_file: nope } }\n ] }",
+      "main.conf");
+  finish(loaded, more);
+  EXPECT_EQ(to_text(loaded.errors), "main.conf:6:4: no!");
 }
 
 TEST(Unsupported, WhatAsksForNothingIsAccepted) {
