@@ -4,13 +4,14 @@ import re
 import time
 
 from broker import free_port, until
+from certificates import Certificates
 from nodes import HOST, Node
 from registry import check, equal
 from supercluster import SuperCluster
 
 # Differ from run to run: only whether they are there, and their kind.
 VOLATILE = {"cid", "id", "port", "in_bytes", "out_bytes", "pending_bytes", "start", "last_activity", "rtt", "uptime", "idle", "now",
-            "subscriptions", "num_subs", "in_msgs", "out_msgs", "cluster_port", "compression", "version"}
+            "subscriptions", "num_subs", "in_msgs", "out_msgs", "cluster_port", "compression", "version", "tls_cipher_suite"}
 TEXT = [(re.compile(r"N[A-Z2-7]{55}"), "ID"), (re.compile(r"127\.0\.0\.1:\d+"), "HOST:PORT"), (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME")]
 
 
@@ -52,23 +53,27 @@ PAGES = ["/gatewayz", "/gatewayz?accs=1", "/gatewayz?accs=1&subs=1", "/gatewayz?
          "/leafz?acc=nobody", "/leafz?subs=perhaps", "/connz", "/connz?subs=1", "/healthz", "/varz"]
 # Of /varz only what is this part's.
 VARZ = ("gateway", "leaf", "leafnodes", "remotes", "routes", "gateways")
+OF_TLS = ("tls_timeout", "tls_required", "tls_verify", "tls_cert_not_after")
 
 
-def pages_of(program):
-    """{place: {page: answer}} of two clusters with a gateway between them and a leafnode of the first."""
+def pages_of(program, certificates=None):
+    """{place: {page: answer}} of two clusters with a gateway between them and a leafnode of the first; with certificates all of that,
+    and the listener for routes, is TLS."""
     port = free_port()
+    tls = {name: certificates.block(name) + "\n" if certificates else "" for name in ("hub", "gateway", "remote", "route", "leaf")}
     system = "" if program.own else 'accounts { "$SYS": { users: [ { user: sys, password: sys } ] } }\nsystem_account: "$SYS"\n'
-    hub = f'{system}leafnodes {{ listen: "{HOST}:{port}", authorization {{ user: edge, password: edge, timeout: 3 }} }}\n'
-    options = 'reject_unknown_cluster: true\n connect_retries: 3\n authorization { user: gw, password: gw, timeout: 4 }'
+    hub = f'{system}leafnodes {{ listen: "{HOST}:{port}", authorization {{ user: edge, password: edge, timeout: 3 }}\n {tls["hub"]} }}\n'
+    options = 'reject_unknown_cluster: true\n connect_retries: 3\n authorization { user: gw, password: gw, timeout: 4 }\n ' + tls["gateway"]
     with SuperCluster([[program], [program]], extra=hub, options=options) as world:
         for clusters in world.clusters:
-            clusters.extra[0] = clusters.extra[0].replace("nats://", "nats://gw:gw@")
+            clusters.extra[0] = clusters.extra[0].replace("nats://", "nats://gw:gw@").replace("name: c2, urls", f"name: c2,\n {tls['remote']} urls")
+            clusters.options[0] = tls["route"]
         world.clusters[1].extra[0] = world.clusters[1].extra[0].replace(hub, system)
         world.start()
         leaf = Node("leaf", program)
         try:
             leaf.config = (f'server_name: leaf\nlisten: "{HOST}:{leaf.port}"\nhttp: "{HOST}:{leaf.monitor_port}"\n'
-                           f'leafnodes {{ remotes: [ {{ url: "nats://edge:edge@{HOST}:{port}", deny_imports: "no.in", deny_exports: "no.out" }} ] }}\n')
+                           f'leafnodes {{ remotes: [ {{ url: "nats://edge:edge@{HOST}:{port}", deny_imports: "no.in", deny_exports: "no.out"\n {tls["leaf"]} }} ] }}\n')
             leaf.start()
             nodes = {"c1": world.clusters[0][0], "c2": world.clusters[1][0], "leaf": leaf}
             check(until(lambda: nodes["c1"].get_json("/leafz")["leafnodes"] == 1, 10), "no leafnode")
@@ -101,16 +106,23 @@ def pages_of(program):
             leaf.remove()
 
 
-def monitoring_field_by_field(mix):
+def monitoring_of_tls(mix):
+    """The same with TLS everywhere."""
+    with Certificates() as certificates:
+        monitoring_field_by_field(mix, certificates)
+
+
+def monitoring_field_by_field(mix, certificates=None):
     """mix: ours, theirs."""
-    ours, theirs = (pages_of(cluster[0]) for cluster in mix)
+    ours, theirs = (pages_of(cluster[0], certificates) for cluster in mix)
     wrong = []
     for place, pages in theirs.items():
         for page, (status, answer) in pages.items():
             equal(ours[place][page][0], status, f"status of {page} at {place}")
             mine = ours[place][page][1]
             if page == "/varz":
-                mine, answer = ({k: v for k, v in each.items() if k in VARZ} for each in (mine, answer))
+                mine, answer = ({**{k: v for k, v in each.items() if k in VARZ}, "cluster": {k: each["cluster"].get(k) for k in OF_TLS}}
+                                for each in (mine, answer))
             if page.startswith("/connz"):
                 mine, answer = ({"connections": each["connections"], "total": each["total"]} for each in (mine, answer))
             wrong += differences(plain(mine), plain(answer), f"{place} {page}")

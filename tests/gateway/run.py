@@ -25,9 +25,11 @@ from nodes import programs  # noqa: E402
 from cases import CASES, case  # noqa: E402
 import cuts  # noqa: E402
 import monitoring  # noqa: E402
+import secured  # noqa: E402,F401  its cases register themselves
 import tutorial  # noqa: E402
 
-case(short=True, mixes=(["P/N"], ["P/N"]))(monitoring.monitoring_field_by_field)
+for page_case in (monitoring.monitoring_field_by_field, monitoring.monitoring_of_tls):
+    case(short=True, mixes=(["P/N"], ["P/N"]))(page_case)
 
 SHORT_MIXES = ["PP/NN/P", "NN/PP/D"]
 MIXES = ["PP/PP/P", "PP/NN/P", "NN/PP/D", "PN/NP/P", "DD/PP/N"]

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 
-from servers import HOST, Client, Node, barrier, url
+import secured
+from servers import HOST, Client, Link, Node, barrier, check, url, version
 
 TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
 sys.path[:0] = [os.path.join(TESTS, "conversation"), os.path.join(TESTS, "cluster")]
@@ -38,46 +39,6 @@ def pair(function):
 def alone(function):
     ALONE.append((function.__name__, function))
     return function
-
-
-def check(condition, message):
-    if not condition:
-        raise AssertionError(message)
-
-
-class Link:
-    """A hub, a leaf connected to it, and a client on each."""
-
-    def __init__(self, hub, leaf, hub_leaf="", remote="", hub_config="", leaf_config="", user=""):
-        self.hub = Node(hub, hub_config, leaf=hub_leaf)
-        self.leaf = None
-        try:
-            self.leaf = Node(leaf, leaf_config, listen=False, remotes=[url(self.hub, user) + (", " + remote if remote else "")])
-            self.hub.linked()
-            self.leaf.linked()
-            self.at_hub = Client(self.hub)
-            self.at_leaf = Client(self.leaf)
-        except Exception:
-            self.stop()
-            raise
-
-    def sides(self):
-        """(receiver, sender) in both directions, each time new clients."""
-        for nodes in ((self.hub, self.leaf), (self.leaf, self.hub)):
-            check(until(lambda: self.hub.interest() == self.leaf.interest() == []), "interest of clients that have gone")
-            with Client(nodes[0]) as receiver, Client(nodes[1]) as sender:
-                yield receiver, sender
-
-    def stop(self):
-        for node in (self.leaf, self.hub):
-            if node:
-                node.stop()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
 
 
 # ---------------------------------------------------------------------------------------------------- across a link
@@ -1102,16 +1063,6 @@ def wrong_configurations_are_refused(server):
 
 # ---------------------------------------------------------------------------------------------------- running
 
-VERSIONS = {}
-
-
-def version(binary):
-    if binary not in VERSIONS:
-        import subprocess
-        VERSIONS[binary] = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
-    return VERSIONS[binary]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--server", default=default_server(), help="broker under test")
@@ -1131,13 +1082,13 @@ def main():
             parser.error(f"{binary} is not an executable")
 
     cases = []
-    for name, function in PAIRS:
+    for name, function in PAIRS + secured.PAIRS:
         for hub in kinds:
             for leaf in kinds:
                 # Between nats-servers the newest pair is enough.
                 if "us" in (hub, leaf) or (hub, leaf) == ("new", "new"):
                     cases.append((f"{name}: {hub}<-{leaf}", function, (kinds[hub], kinds[leaf])))
-    for name, function in ALONE:
+    for name, function in ALONE + secured.ALONE:
         for kind in kinds:
             if kind != "old":
                 cases.append((f"{name}: {kind}", function, (kinds[kind],)))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 
@@ -163,3 +164,59 @@ def barrier(receiver, sender):
         except AssertionError:
             if time.monotonic() > end:
                 raise AssertionError("nothing crosses the link") from None
+
+
+def check(condition, message):
+    if not condition:
+        raise AssertionError(message)
+
+
+class Link:
+    """A hub, a leaf connected to it, and a client on each."""
+
+    def __init__(self, hub, leaf, hub_leaf="", remote="", hub_config="", leaf_config="", user=""):
+        self.hub = Node(hub, hub_config, leaf=hub_leaf)
+        self.leaf = None
+        try:
+            self.leaf = Node(leaf, leaf_config, listen=False, remotes=[url(self.hub, user) + (", " + remote if remote else "")])
+            self.hub.linked()
+            self.leaf.linked()
+            self.at_hub = Client(self.hub)
+            self.at_leaf = Client(self.leaf)
+        except Exception:
+            self.stop()
+            raise
+
+    @classmethod
+    def of(cls, hub, leaf):
+        """Of servers that are linked already; whoever made them stops them."""
+        link = cls.__new__(cls)
+        link.hub, link.leaf = hub, leaf
+        return link
+
+    def sides(self):
+        """(receiver, sender) in both directions, each time new clients."""
+        for nodes in ((self.hub, self.leaf), (self.leaf, self.hub)):
+            check(until(lambda: self.hub.interest() == self.leaf.interest() == []), "interest of clients that have gone")
+            with Client(nodes[0]) as receiver, Client(nodes[1]) as sender:
+                yield receiver, sender
+
+    def stop(self):
+        for node in (self.leaf, self.hub):
+            if node:
+                node.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+VERSIONS = {}
+
+
+def version(binary):
+    if binary not in VERSIONS:
+        VERSIONS[binary] = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
+    return VERSIONS[binary]
