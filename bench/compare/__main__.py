@@ -104,6 +104,9 @@ def arguments() -> argparse.Namespace:
         help="over a cable (a veth pair into a network namespace) instead of loopback, with the DPDK backend, too; needs "
         "root, ethtool and iproute2",
     )
+    p.add_argument(
+        "--mtu", type=int, default=1500, metavar="BYTES", help="of the cable of --wire; above 3000 without net_af_xdp, which cannot"
+    )
     p.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     # Given by scripts/bench.
     p.add_argument("--load", default="build/bench/load", help=argparse.SUPPRESS)
@@ -185,12 +188,13 @@ def main() -> int:
     if a.from_json:
         return report(json.loads(Path(a.from_json).read_text()), a)
     if a.wire:
+        wire.mtu = a.mtu
         wire.enter(wire.python())
     scenarios, notes = affordable(
         select(a.scenario, a.full), a.max_memory if a.max_memory is not None else 0.8 * machine.memory_available_gib()
     )
     if a.wire:
-        notes += [frames.floor(driver, size) for driver in wire.DRIVERS for size in frames.SIZES]
+        notes += [frames.floor(driver, size) for driver in wire.drivers() for size in frames.sizes()]
         scenarios = [s for s in scenarios if not s.topology and not s.cores]
     who = contenders.contenders_of(a)
     if any(c.setup == ONE_CORE and set(c.cores or []) & set(c.load_cores or []) for c in who):

@@ -59,7 +59,7 @@ def _over_cable(a: argparse.Namespace) -> list[Contender]:
         servers, load = _place(a, setup)
         one = setup == ONE_CORE
         shards, suffix = (1, " @1") if one else (len(servers or machine.cores()), "")
-        for driver in wire.DRIVERS:
+        for driver in wire.drivers():
             name = f"peregrine dpdk {driver}{suffix}"
             out.append(Contender(name, [a.peregrine], ours=True, setup=setup, over=driver, shards=shards))
         for backend in ("uring", "epoll"):

@@ -15,6 +15,7 @@ SPACE, NEAR, FAR = "server", "pgk0", "pgd0"
 SERVER, CLIENT = "10.67.0.2", "10.67.0.1"
 PORT = "4222"
 DRIVERS = ("af_packet", "af_xdp")
+mtu = 1500
 
 
 def _run(command: str, check: bool = True) -> None:
@@ -32,8 +33,12 @@ def enter(argv: list[str]) -> None:
     _run(f"ip link add {NEAR} type veth peer name {FAR} netns {SPACE}")
     for prefix, end in (("", NEAR), (f"ip netns exec {SPACE} ", FAR)):
         _run(f"{prefix}ethtool -K {end} tx off gro off tso off gso off >/dev/null")
-        _run(f"{prefix}ip link set {end} up")
+        _run(f"{prefix}ip link set {end} mtu {mtu} up")
     _run(f"ip addr add {CLIENT}/24 dev {NEAR}")
+
+
+def drivers() -> tuple[str, ...]:
+    return DRIVERS if mtu <= 3000 else DRIVERS[:1]
 
 
 def prefix() -> list[str]:
@@ -50,11 +55,12 @@ def occupy(driver: str) -> None:
 
 def config(driver: str, shards: int) -> str:
     queues = shards if driver == "af_packet" else 1
-    device = f"net_af_packet0,iface={FAR},qpairs={queues}" if driver == "af_packet" else f"net_af_xdp0,iface={FAR}"
+    ring = "" if mtu <= 1500 else ",framesz=16384,blocksz=65536"
+    device = f"net_af_packet0,iface={FAR},qpairs={queues}{ring}" if driver == "af_packet" else f"net_af_xdp0,iface={FAR}"
     return (
         f'http: "127.0.0.1:-1"\nbackend: dpdk\nshards: {shards}\n'
         f"dpdk {{ huge_pages: false, memory: 512MB, telemetry: false\n"
-        f'  ports: [{{device: "{device}", queues: {queues}, addresses: ["{SERVER}/24"]}}] }}\n'
+        f'  ports: [{{device: "{device}", queues: {queues}, mtu: {mtu}, addresses: ["{SERVER}/24"]}}] }}\n'
     )
 
 

@@ -30,6 +30,8 @@ constexpr int kSendBufferBytes = 256 << 20;  // a limit, not memory
 constexpr uint64_t kTxChecksums = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 constexpr uint64_t kRxChecksums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 constexpr uint64_t kRssWanted = RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+// net_af_packet: what a frame of its ring has besides the packet (TPACKET2_HDRLEN, rounded up), and the ring's default.
+constexpr uint32_t kRingHeader = 64, kRingFrame = 2048;
 constexpr uint32_t kTsoBytes = 60 * 1024;  // an IP packet's length is 16 bits; below it with every header
 
 bool wants(const config::DpdkPort& port, const char* offload) {
@@ -56,6 +58,14 @@ bool is_bound_to(int fd, unsigned interface) {
   sockaddr_ll at{};
   socklen_t size = sizeof(at);
   return getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size) == 0 && at.sll_ifindex == static_cast<int>(interface);
+}
+
+// The number behind `name` in a virtual device's arguments.
+uint32_t argument(const std::string& device, const std::string& name, uint32_t otherwise) {
+  const size_t at = device.find("," + name + "=");
+  return at == std::string::npos
+             ? otherwise
+             : static_cast<uint32_t>(std::strtoul(device.c_str() + at + name.size() + 2, nullptr, 10));
 }
 
 std::string plural(uint32_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
@@ -135,6 +145,17 @@ std::string Device::configure(const DevicePlan& plan) {
   const auto mtu = static_cast<uint16_t>(options_.mtu);
   if (mtu > info.max_mtu) return fmt::format("mtu {} is more than the {} it can", mtu, info.max_mtu);
   conf.rxmode.mtu = mtu;
+  uint32_t ring_frame = 0;
+  if (starts_with(driver_, "net_af_packet")) {
+    // It says that it takes no more than 1514 bytes, and takes what fits its ring: into any mbuf, however small.
+    ring_frame = argument(options_.device, "framesz", kRingFrame);
+    if (mtu + kEthernetBytes + kRingHeader > ring_frame) {
+      return fmt::format(
+          "mtu {} does not fit its ring's frames of {} bytes; add framesz=16384,blocksz=65536 to the device", mtu,
+          ring_frame);
+    }
+    conf.rxmode.mtu = std::min<uint16_t>(mtu, RTE_ETHER_MTU);
+  }
   // What a device offers but must be told to leave is never asked for: LRO, fast free (our frames are not all of one
   // pool), timestamps.
   if (wants(options_, "checksum")) {
@@ -203,7 +224,7 @@ std::string Device::configure(const DevicePlan& plan) {
   if (rte_eth_dev_adjust_nb_rx_tx_desc(number_, &rx_descriptors_, &tx_descriptors_) != 0) {
     return "does not take that many descriptors; leave rx_descriptors and tx_descriptors at their default";
   }
-  frame_bytes_ = std::max<uint32_t>(RTE_MBUF_DEFAULT_DATAROOM, mtu + kEthernetBytes);
+  frame_bytes_ = std::max<uint32_t>({RTE_MBUF_DEFAULT_DATAROOM, mtu + kEthernetBytes, ring_frame});
   if (info.min_rx_bufsize != UINT32_MAX) frame_bytes_ = std::max(frame_bytes_, info.min_rx_bufsize);
   return "";
 }

@@ -53,6 +53,7 @@ def refusals(stage):
         ("device: \"net_af_packet0,iface=s0,qpairs=4\", queues: 4", "there are only 1 shard; set queues: auto or more shards"),
         ("device: \"net_af_packet0,iface=s0\", queues: 4", "has 1 queue, not 4; set queues: auto, or give the device more (qpairs=N)"),
         ("device: \"net_af_packet0,iface=s0\", spread: fast", "spread"),
+        ("device: \"net_af_packet0,iface=s0\", mtu: 9000", "add framesz=16384,blocksz=65536 to the device"),
     ]
     cases = [("huge_pages: false, memory: 128MB", port, wanted) for port, wanted in cases] + [
         ("memory: 4096GB", "device: \"net_null0\"", "dpdk"),
