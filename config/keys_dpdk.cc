@@ -109,6 +109,11 @@ Section make_dpdk_section() {
               "addresses the device is given: virtual (needs an IOMMU) or physical"),
           text<S>("file_prefix", &S::file_prefix, "", "name under which other DPDK tools find this process"),
           flag<S>("telemetry", &S::telemetry, "true", "answers dpdk-telemetry.py"),
+          choice<S, DpdkCongestion S::*, DpdkCongestion>(
+              "congestion", &S::congestion, {{"cubic", DpdkCongestion::kCubic}, {"newreno", DpdkCongestion::kNewReno}},
+              "cubic", "how connections share the network"),
+          duration<S>("user_timeout", &S::user_timeout, Seconds::kRefuse, "0s",
+                      "longest time without an acknowledgement; 0 = fifteen timeouts in a row"),
           choice<S, DpdkIdle S::*, DpdkIdle>(
               "idle", &S::idle,
               {{"adaptive", DpdkIdle::kAdaptive}, {"spin", DpdkIdle::kSpin}, {"interrupt", DpdkIdle::kInterrupt}},

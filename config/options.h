@@ -431,6 +431,7 @@ enum class DpdkSpread {
   kSoftware,  // our own hash over the addresses; frames cross to their shard by a ring
 };
 enum class DpdkIova { kAuto, kVa, kPa };
+enum class DpdkCongestion { kCubic, kNewReno };
 
 // One network port taken from the kernel, and the addresses it answers on.
 struct DpdkPort {
@@ -459,6 +460,9 @@ struct Dpdk {
   DpdkIova iova = DpdkIova::kAuto;
   std::string file_prefix;  // of the files other DPDK tools look for; empty = peregrine-<pid>
   bool telemetry = true;    // answers dpdk-telemetry.py
+  DpdkCongestion congestion = DpdkCongestion::kCubic;
+  // What was sent may go unacknowledged for so long (RFC 5482); 0 = fifteen timeouts, or as the peer wishes
+  Duration user_timeout = Duration::zero();
   DpdkIdle idle = DpdkIdle::kAdaptive;
   std::string log_level = "warning";    // of DPDK's own messages in our log
   std::vector<std::string> extra_args;  // for the EAL, behind ours

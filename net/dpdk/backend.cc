@@ -26,6 +26,10 @@ tcp::Options stack_options(const Ports& ports, uint32_t shard) {
   options.seed = ports.secret(0) + shard * 0x9e3779b97f4a7c15u;
   options.secret[0] = ports.secret(0);
   options.secret[1] = ports.secret(1);
+  const config::Dpdk& given = ports.options();
+  options.congestion = given.congestion == config::DpdkCongestion::kNewReno ? tcp::CongestionControl::kNewReno
+                                                                            : tcp::CongestionControl::kCubic;
+  options.user_timeout_ns = given.user_timeout.count();
   // As set_tcp_options() has it of the kernel (socket.h).
   options.keepalive_idle_ns = options.keepalive_interval_ns = kKeepaliveNs;
   return options;

@@ -30,6 +30,7 @@ TEST(DpdkOptions, Everything) {
       "           vlan: 7, offloads: [checksum], spread: software, promiscuous: true},\n"
       "          {device: 'net_tap0', queues: auto, addresses: '10.1.0.2/24'}]\n"
       "  lcores: [2, 3], memory: 1GiB, huge_dir: /mnt/huge, iova: va, file_prefix: p, telemetry: false\n"
+      "  congestion: newreno, user_timeout: 90s\n"
       "  idle: interrupt, log_level: debug, extra_args: ['--numa-mem=1']\n"
       "}");
   ASSERT_EQ(to_text(loaded.errors), "");
@@ -57,6 +58,8 @@ TEST(DpdkOptions, Everything) {
   EXPECT_EQ(dpdk.iova, DpdkIova::kVa);
   EXPECT_EQ(dpdk.file_prefix, "p");
   EXPECT_FALSE(dpdk.telemetry);
+  EXPECT_EQ(dpdk.congestion, DpdkCongestion::kNewReno);
+  EXPECT_EQ(dpdk.user_timeout, std::chrono::seconds(90));
   EXPECT_EQ(dpdk.idle, DpdkIdle::kInterrupt);
   EXPECT_EQ(dpdk.log_level, "debug");
   EXPECT_EQ(dpdk.extra_args, std::vector<std::string>{"--numa-mem=1"});
