@@ -42,7 +42,9 @@ class Cable:
                      "af_xdp": f"net_af_xdp0,iface={self.inner}"}
         self.device = arguments[driver]
         self.queues = queues
-        run("ip", "link", "add", self.inner, "type", "veth", "peer", "name", self.outer)
+        # The driver makes a number of 16 bits of its process's and the interface's for a group of sockets, and two alike cannot be:
+        # interfaces whose lower 16 bits are 0 leave it to the process.
+        run("ip", "link", "add", self.inner, "index", str((number + 1) << 16), "type", "veth", "peer", "name", self.outer)
         for end in (self.inner, self.outer):
             # Whole checksums and frames that fit the wire, as a card would send them.
             run("ethtool", "-K", end, "tx", "off", "gro", "off", "tso", "off", "gso", "off")
