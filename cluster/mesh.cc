@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 #include "cluster/gateways.h"
 #include "config/url.h"
@@ -23,8 +22,6 @@ std::string random_name(core::Random& random) {
   for (int n = 0; n < 22; ++n) name += kDigits[random.below(62)];
   return name;
 }
-
-std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "\r\n"; }
 
 }  // namespace
 
@@ -83,7 +80,11 @@ void Mesh::start() {
 
 void Mesh::stop() {
   stopping_.store(true, std::memory_order_relaxed);
-  on_home([this] { attempts_.clear(); });
+  on_home([this] {
+    attempts_.clear();
+    news_.clear();
+    news_timer_.cancel();
+  });
 }
 
 net::OpenSession Mesh::opener() {
@@ -138,14 +139,6 @@ void Mesh::tell(RouteRef ref, std::function<void(RouteSession&)> what) {
     if (session != nullptr && !session->closing()) what(*static_cast<RouteSession*>(session));
     return true;
   });
-}
-
-template <class Visit>
-void Mesh::for_each_remote(Visit&& visit) {
-  for (auto& [id, pool] : remotes_) {
-    const auto first = std::find_if(pool.begin(), pool.end(), [](const Member* each) { return each != nullptr; });
-    if (first != pool.end()) visit(**first);
-  }
 }
 
 // ---------------------------------------------------------------------------------------------------- registering
@@ -324,30 +317,6 @@ void Mesh::first_of_remote(Member& member, PeerInfo info) {
     announce(leafnode_urls_, on_leafnode_urls);
 }
 
-// Gossip: the others are told of a remote that is new to us, each in the way that keeps the news from going round.
-void Mesh::forward(PeerInfo info, const RouteOrigin& origin) {
-  const bool from_gossip = origin.solicited && !origin.configured;
-  if ((from_gossip && origin.gossip_mode != kGossipOverride) || info.gossip_mode == kGossipDisabled) return;
-  info.nonce.clear();
-  const auto send = [&](const Member& to) {
-    if (to.remote_id == info.server_id) return;
-    if (!info.route_account.empty() && to.no_pool) return;
-    PeerInfo news = info;
-    if (origin.solicited ? origin.configured : to.origin.configured) news.gossip_mode = kGossipOverride;
-    else news.gossip_mode = origin.solicited ? 0 : kGossipDisabled;
-    tell(to.ref, [line = info_line(news)](RouteSession& session) { session.say(line); });
-  };
-  const auto routes = account_routes_.find(info.route_account);
-  if (!info.route_account.empty() && routes != account_routes_.end()) {
-    for (const auto& [id, member] : routes->second) send(*member);
-  }
-  for_each_remote([&](const Member& member) {
-    if (!info.route_account.empty() && routes != account_routes_.end() && routes->second.contains(member.remote_id))
-      return;
-    send(member);
-  });
-}
-
 // ---------------------------------------------------------------------------------------------------- going
 
 void Mesh::farewell(Farewell farewell) {
@@ -386,17 +355,6 @@ void Mesh::remove(const Farewell& farewell) {
     }
   }
   if (!farewell.no_reconnect) reconnect(member->origin, member->remote_id);
-}
-
-void Mesh::tell_members(const std::string& line) {
-  for_each_remote(
-      [&](const Member& member) { tell(member.ref, [line](RouteSession& session) { session.say(line); }); });
-}
-
-void Mesh::announce_names() {
-  std::set<std::string> names;
-  for_each_remote([&](const Member& member) { names.insert(member.remote_name); });
-  gateways->set_cluster_names(std::move(names));
 }
 
 void Mesh::last_of_remote(const Member& member) {
@@ -439,76 +397,6 @@ void Mesh::take_name(const std::string& name, bool for_good, const std::string& 
     if (member->remote_id == keep) continue;
     tell(member->ref, [](RouteSession& session) { session.close(CloseReason::kClusterNameConflict); });
   }
-}
-
-// ---------------------------------------------------------------------------------------------------- what others are
-// told
-
-bool Mesh::count_urls(UrlCounts& counts, const std::vector<std::string>& urls, bool add) {
-  bool changed = false;
-  for (const std::string& url : urls) {
-    if (add) {
-      changed |= ++counts[url] == 1;
-    } else if (const auto at = counts.find(url); at != counts.end() && --at->second == 0) {
-      counts.erase(at);
-      changed = true;
-    }
-  }
-  return changed;
-}
-
-void Mesh::announce(const UrlCounts& counts, const std::function<void(const std::vector<std::string>&)>& to) const {
-  if (!to) return;
-  std::vector<std::string> urls;
-  for (const auto& [url, count] : counts) urls.push_back(url);
-  to(urls);
-}
-
-void Mesh::announce_client_urls() {
-  if (server_.options.cluster.no_advertise) return;
-  server_.change_info([&](core::ServerInfo& info) {
-    info.connect_urls.clear();
-    if (!info.lame_duck) info.connect_urls = plan_.client_urls;
-    for (const auto& [url, count] : client_urls_) {
-      if (std::find(info.connect_urls.begin(), info.connect_urls.end(), url) == info.connect_urls.end())
-        info.connect_urls.push_back(url);
-    }
-  });
-  for (core::Shard* shard : server_.shards) {
-    shard->post([](core::Shard& on) {
-      on.announce_info();
-      return true;
-    });
-  }
-}
-
-void Mesh::enter_lame_duck() {
-  on_home([this] {
-    lame_duck_ = true;
-    PeerInfo news = info();
-    news.ldm = true;
-    for_each_remote([&](const Member& member) {
-      tell(member.ref, [line = info_line(news)](RouteSession& session) { session.say(line); });
-    });
-    announce_client_urls();
-  });
-}
-
-void Mesh::remote_in_lame_duck(RouteRef ref) {
-  on_home([this, ref] {
-    const auto at = members_.find(ref.cid);
-    if (at == members_.end()) return;
-    // Its clients are to go elsewhere; the URLs do not come back with its last connection's end a second time.
-    const auto remote = remotes_.find(at->second->remote_id);
-    std::vector<std::string> gone;
-    if (remote == remotes_.end()) return;
-    for (Member* each : remote->second) {
-      if (each == nullptr) continue;
-      if (gone.empty()) gone = each->connect_urls;
-      each->connect_urls.clear();
-    }
-    if (count_urls(client_urls_, gone, false)) announce_client_urls();
-  });
 }
 
 // A peer gives an account a route of its own while both run: nothing of it on the pool from now on.

@@ -13,6 +13,7 @@
 // processImplicitRoute, connectToRoute); parity.md sections 5.1 to 5.3.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -21,6 +22,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cluster/dialer.h"
@@ -124,6 +126,13 @@ class Mesh {
     Mesh* mesh;
   };
 
+  // A remote's own route, or that of one of its accounts, by account and server id, and what would be told of it when.
+  struct News {
+    PeerInfo info;
+    int64_t due_ns;
+  };
+  using NewsKept = std::map<std::pair<std::string, std::string>, News>;
+
   // Counts how often each URL was told; a server with several addresses, or two that tell the same, stays listed.
   using UrlCounts = std::map<std::string, int>;
 
@@ -138,7 +147,11 @@ class Mesh {
   void refuse_duplicate(Member* stays, const Hello& hello, bool no_reconnect);
   Member& enroll(Hello& hello, int pool_index, bool no_pool);
   void first_of_remote(Member& member, PeerInfo info);
-  void forward(PeerInfo info, const RouteOrigin& origin);
+  void forward(const PeerInfo& info, const RouteOrigin& origin);
+  template <class Mode>
+  void tell_others(PeerInfo info, Mode&& gossip_mode);
+  void keep_news(const PeerInfo& info);
+  void tell_kept_news();
   void make_solicited(Member* member, const config::Url& url, bool configured);
   void show_origin(const Member& member);
   // --- going
@@ -184,11 +197,21 @@ class Mesh {
   std::map<std::string, Pool> remotes_;                                   // by server id
   std::map<std::string, std::map<std::string, Member*>> account_routes_;  // account, server id
   std::map<uint64_t, std::unique_ptr<Attempt>> attempts_;
+  NewsKept news_;
+  core::Timer news_timer_;
   uint64_t next_attempt_ = 1;
   uint32_t next_shard_ = 0;  // to dial from
   UrlCounts client_urls_, leafnode_urls_, gateway_urls_;
   bool lame_duck_ = false;
   bool hinted_ = false;
 };
+
+template <class Visit>
+void Mesh::for_each_remote(Visit&& visit) {
+  for (auto& [id, pool] : remotes_) {
+    const auto first = std::find_if(pool.begin(), pool.end(), [](const Member* each) { return each != nullptr; });
+    if (first != pool.end()) visit(**first);
+  }
+}
 
 }  // namespace peregrine::cluster

@@ -189,6 +189,8 @@ std::string to_json(const PeerInfo& info) {
   return dump(writer.json);
 }
 
+std::string info_line(const PeerInfo& info) { return "INFO " + to_json(info) + "\r\n"; }
+
 std::optional<PeerConnect> parse_connect(std::string_view json) {
   const Json tree = Json::parse(json, nullptr, false);
   if (!tree.is_object()) return std::nullopt;

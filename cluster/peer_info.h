@@ -77,6 +77,7 @@ struct PeerInfo {
 // Nothing if it is not an object, or a field has the wrong type.
 std::optional<PeerInfo> parse_info(std::string_view json);
 std::string to_json(const PeerInfo& info);
+std::string info_line(const PeerInfo& info);
 
 // What a route says of itself in CONNECT (gateways too, with `gateway`).
 struct PeerConnect {

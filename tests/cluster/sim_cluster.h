@@ -14,23 +14,9 @@
 #include "cluster/dialer.h"
 #include "cluster/mesh.h"
 #include "cluster/route_session.h"
-#include "tests/net/sim_broker.h"
+#include "tests/cluster/sim_shared.h"
 
 namespace peregrine::cluster::testing {
-
-namespace sim = net::sim;
-
-inline constexpr uint16_t kClusterPort = 6222;
-
-inline std::string host_of(size_t n) { return "10.0.0." + std::to_string(n + 1); }
-
-inline config::Url route_url(const std::string& host) {
-  config::Url url;
-  url.scheme = "nats-route";
-  url.host = host;
-  url.port = kClusterPort;
-  return url;
-}
 
 // One server.
 class Node {
@@ -40,9 +26,9 @@ class Node {
       : broker(network, scheduler, host, shards, with_cluster(std::move(options), host), 16 * 1024, id),
         dialer(broker.server, [this](uint32_t n) -> net::Reactor& { return broker.reactor(n); }),
         mesh(broker.server, dialer,
-             {.port = kClusterPort, .client_urls = {host + ":4222"}, .own_addresses = {host + ":6222"}},
+             {.port = kRoutePort, .client_urls = {host + ":4222"}, .own_addresses = {host + ":6222"}},
              network.random().next()) {
-    const std::vector<int> fds = network.listen(host, kClusterPort, static_cast<int>(shards));
+    const std::vector<int> fds = network.listen(host, kRoutePort, static_cast<int>(shards));
     for (uint32_t n = 0; n < shards; ++n) broker.reactor(n).listen(fds[n], 1, mesh.opener());
     mesh.start();
   }
@@ -108,7 +94,7 @@ class Node {
   static config::Options with_cluster(config::Options options, const std::string& host) {
     options.cluster.defined = true;
     options.cluster.host = host;
-    options.cluster.port = kClusterPort;
+    options.cluster.port = kRoutePort;
     return options;
   }
 };
@@ -162,15 +148,7 @@ class Cluster {
     return "";
   }
   bool agree_within(int64_t ns, size_t pooled, size_t own = 1) {
-    int64_t next = 0;
-    return scheduler.run_until(
-        [&] {
-          // Looking is dear: ten times in a virtual second.
-          if (network.now_ns() < next) return false;
-          next = network.now_ns() + sim::Scheduler::kSecond / 10;
-          return disagreement(pooled, own).empty();
-        },
-        ns);
+    return testing::agree_within(network, scheduler, ns, [&] { return disagreement(pooled, own); });
   }
 
   sim::Network network;

@@ -4,54 +4,28 @@
 //   CLUSTER_SEEDS=1000 CLUSTER_FIRST_SEED=1 sim_cluster_test     more runs; a failing one names its seed
 #include "tests/cluster/sim_cluster.h"
 
-#include <cstdlib>
-
 namespace peregrine::cluster::testing {
 namespace {
-
-constexpr int64_t kSecond = sim::Scheduler::kSecond;
-constexpr const char* kConnect = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"protocol\":1}\r\n";
-
-uint64_t environment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 // A client that subscribes and keeps count of the numbered messages it gets.
 struct Subscriber {
   sim::Client* client = nullptr;
   size_t node = 0;
   std::map<std::string, std::vector<int>> heard;  // publisher -> numbers, in the order they came
-  std::string rest;
+  NumberedReader reader;
 
   void listen() {
     client->on_bytes = [this](sim::Client& from) {
-      rest += from.take();
-      for (size_t end; (end = rest.find("\r\n")) != std::string::npos;) {
-        const std::string line = rest.substr(0, end);
-        if (!line.starts_with("MSG ")) {
-          rest.erase(0, end + 2);
-          continue;
-        }
-        const size_t size = std::stoul(line.substr(line.rfind(' ') + 1));
-        if (rest.size() < end + 2 + size + 2) return;
-        const std::string payload = rest.substr(end + 2, size);
-        rest.erase(0, end + 2 + size + 2);
-        const size_t blank = payload.find(' ');
-        heard[payload.substr(0, blank)].push_back(std::atoi(payload.c_str() + blank + 1));
-      }
+      reader.read(
+          from,
+          [&](const std::string&, const std::string& publisher, int number) { heard[publisher].push_back(number); },
+          [](const std::string&) {});
     };
   }
 };
 
 struct Run {
-  explicit Run(uint64_t seed) : seed(seed), cluster(seed, options(seed)) {}
-
-  static sim::Options options(uint64_t seed) {
-    sim::Options options = sim::Options::drawn_from(seed);
-    options.refuse_percent = 0;
-    return options;
-  }
+  explicit Run(uint64_t seed) : seed(seed), cluster(seed, network_options(seed)) {}
 
   core::Random& random() { return cluster.network.random(); }
 
@@ -65,13 +39,13 @@ struct Run {
     options.cluster.ping_interval = std::chrono::seconds(2);
     options.max_pending = 4 << 20;
     for (size_t other = 0; other < routes[n].size(); ++other) {
-      if (routes[n][other]) options.cluster.routes.push_back(route_url(host_of(other)));
+      if (routes[n][other]) options.cluster.routes.push_back(url_of("nats-route", host_of(other), kRoutePort));
     }
     return options;
   }
 
   sim::Client& client_of(size_t node) {
-    sim::Client& client = cluster.network.dial("10.0.9." + std::to_string(node + 1), {host_of(node), 4222});
+    sim::Client& client = cluster.network.dial(client_host_of(node), {host_of(node), 4222});
     client.send(kConnect);
     return client;
   }
@@ -106,9 +80,7 @@ struct Run {
       }
       const std::string name = "p" + std::to_string(node) + "g" + std::to_string(generation[node]);
       for (int n = 0; n < count; ++n) {
-        const std::string payload =
-            name + " " + std::to_string(numbers[name]++) + " " + std::string(random().below(300), '.');
-        publisher->send("PUB feed." + name + " " + std::to_string(payload.size()) + "\r\n" + payload + "\r\n");
+        publisher->send(pub("feed." + name, numbered(name, numbers[name]++, random())));
       }
     }
   }
@@ -252,7 +224,7 @@ void run(uint64_t seed) {
         }
         break;
       case 3:
-        run.cluster.network.refuse_dials({host_of(b), kClusterPort}, 3);
+        run.cluster.network.refuse_dials({host_of(b), kRoutePort}, 3);
         run.cluster.network.cut(host_of(a), host_of(b));
         break;
     }
@@ -275,6 +247,29 @@ TEST(SimCluster, HoldsWhatItPromisesUnderEverySeed) {
     if (::testing::Test::HasFailure()) {
       FAIL() << "seed " << seed << "; again with CLUSTER_FIRST_SEED=" << seed << " CLUSTER_SEEDS=1";
     }
+  }
+}
+
+// Two servers that know each other by gossip alone; to each of them a new one comes, both in the same instant. Nobody
+// passes on what he was told, so nobody tells the new ones of each other until the gossip has settled.
+TEST(SimCluster, TwoThatJoinAtOnceByDifferentNeighboursMeet) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Cluster cluster(seed, sim::Options{});
+    const auto start = [&](size_t n, std::vector<size_t> to) {
+      config::Options options;
+      options.cluster.name = "C";
+      for (const size_t other : to) options.cluster.routes.push_back(url_of("nats-route", host_of(other), kRoutePort));
+      cluster.start(n, 1 + static_cast<uint32_t>(n % 2), options);
+    };
+    start(0, {});
+    start(1, {0});
+    start(2, {0});
+    ASSERT_TRUE(cluster.agree_within(30 * kSecond, 3)) << "seed " << seed << ": " << cluster.disagreement(3);
+    cluster.crash(0);
+    ASSERT_TRUE(cluster.agree_within(30 * kSecond, 3)) << "seed " << seed << ": " << cluster.disagreement(3);
+    start(3, {1});
+    start(4, {2});
+    ASSERT_TRUE(cluster.agree_within(30 * kSecond, 3)) << "seed " << seed << ": " << cluster.disagreement(3);
   }
 }
 

@@ -19,24 +19,11 @@
 #include "cluster/leaf_session.h"
 #include "cluster/mesh.h"
 #include "cluster/route_session.h"
-#include "tests/net/sim_broker.h"
+#include "tests/cluster/sim_shared.h"
 
 namespace peregrine::cluster::testing {
 
-namespace sim = net::sim;
-
-inline constexpr uint16_t kRoutePort = 6222, kGatewayPort = 7222, kLeafPort = 7422;
-
-inline std::string place_host(size_t n) { return "10.0.0." + std::to_string(n + 1); }
 inline std::string cluster_of(int n) { return "C" + std::to_string(n); }
-
-inline config::Url url_of(const std::string& scheme, const std::string& host, int port) {
-  config::Url url;
-  url.scheme = scheme;
-  url.host = host;
-  url.port = port;
-  return url;
-}
 
 using Interest = std::set<std::string>;  // "subject" or "subject queue", without the servers' own
 
@@ -140,8 +127,8 @@ class Edge {
   ~Edge() { nodes.clear(); }
 
   void start(size_t n, uint32_t shards, config::Options options) {
-    nodes[n] = std::make_unique<EdgeNode>(network, scheduler, place_host(n), shards, std::move(options),
-                                          "N" + place_host(n) + "#" + std::to_string(++starts_));
+    nodes[n] = std::make_unique<EdgeNode>(network, scheduler, host_of(n), shards, std::move(options),
+                                          "N" + host_of(n) + "#" + std::to_string(++starts_));
   }
   void crash(size_t n) { nodes[n].reset(); }
 
@@ -201,7 +188,7 @@ class Edge {
       std::map<std::string, Interest> routed;
       size_t to_hubs = 0, routes = 0;
       nodes[n]->for_each_session([&](core::Shard& shard, const core::Session& session) {
-        const std::string who = place_host(n) + ": ";
+        const std::string who = host_of(n) + ": ";
         if (session.kind == core::SessionKind::kRoute) {
           core::RouteRow row;
           const auto& route = static_cast<const RouteSession&>(session);
@@ -263,24 +250,24 @@ class Edge {
       });
       if (!wrong.empty()) return wrong;
       const Place& place = places[n];
-      if (to_hubs != (place.cluster < 0 ? 1u : 0u)) return place_host(n) + ": " + std::to_string(to_hubs) + " hubs";
+      if (to_hubs != (place.cluster < 0 ? 1u : 0u)) return host_of(n) + ": " + std::to_string(to_hubs) + " hubs";
       if (place.cluster < 0) continue;
       // Pooled connections, and one for $SYS; each route is there from both sides.
-      if (routes != (sizes[place.cluster] - 1) * 4) return place_host(n) + ": " + std::to_string(routes) + " routes";
+      if (routes != (sizes[place.cluster] - 1) * 4) return host_of(n) + ": " + std::to_string(routes) + " routes";
       for (const auto& [id, known] : routed) {
         const Interest wants = wanted_by([&](size_t other) { return at[id].contains(other); });
         if (known != wants)
-          return place_host(n) + ": route to " + id + " knows " + to_text(known) + " instead of " + to_text(wants);
+          return host_of(n) + ": route to " + id + " knows " + to_text(known) + " instead of " + to_text(wants);
       }
       if (clusters > 1 && outbound.size() != static_cast<size_t>(clusters) - 1)
-        return place_host(n) + ": " + std::to_string(outbound.size()) + " outbound gateways";
+        return host_of(n) + ": " + std::to_string(outbound.size()) + " outbound gateways";
       for (const auto& [name, count] : outbound) {
-        if (count != 1) return place_host(n) + ": " + std::to_string(count) + " outbound gateways to " + name;
+        if (count != 1) return host_of(n) + ": " + std::to_string(count) + " outbound gateways to " + name;
       }
     }
     for (size_t n = 0; n < places.size(); ++n) {
       if (places[n].cluster < 0 && links_up[n] != 1)
-        return place_host(n) + " is the leafnode of " + std::to_string(links_up[n]) + " servers";
+        return host_of(n) + " is the leafnode of " + std::to_string(links_up[n]) + " servers";
     }
     for (int here = 0; here < clusters; ++here) {
       for (int other = 0; other < clusters; ++other) {
@@ -293,15 +280,7 @@ class Edge {
     return wrong;
   }
   bool agree_within(int64_t ns) {
-    int64_t next = 0;
-    return scheduler.run_until(
-        [&] {
-          // Looking is dear: ten times in a virtual second.
-          if (network.now_ns() < next) return false;
-          next = network.now_ns() + sim::Scheduler::kSecond / 10;
-          return disagreement().empty();
-        },
-        ns);
+    return testing::agree_within(network, scheduler, ns, [&] { return disagreement(); });
   }
 
   sim::Network network;

@@ -4,27 +4,17 @@
 // dials nothing ever arrives twice; afterwards every link knows exactly what is wanted behind it, and nothing is left
 // when all clients have gone.
 //   EDGE_SEEDS=1000 EDGE_FIRST_SEED=1 sim_edge_test     more runs; a failing one names its seed
-#include <cstdlib>
-
 #include "tests/cluster/sim_edge.h"
 
 namespace peregrine::cluster::testing {
 namespace {
-
-constexpr int64_t kSecond = sim::Scheduler::kSecond;
-constexpr const char* kConnect = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"protocol\":1}\r\n";
-
-uint64_t environment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 // Answers PING, and keeps count of the numbered messages it gets: "<publisher> <number> ...".
 struct Guest {
   sim::Client* client = nullptr;
   size_t place = 0;
   std::map<std::string, std::vector<int>> feed, work;
-  std::string rest;
+  NumberedReader reader;
   bool left = false;
 
   bool gone() const { return left || client->ended(); }
@@ -34,34 +24,20 @@ struct Guest {
   }
   void listen() {
     client->on_bytes = [this](sim::Client& from) {
-      rest += from.take();
-      for (size_t end; (end = rest.find("\r\n")) != std::string::npos;) {
-        const std::string line = rest.substr(0, end);
-        if (!line.starts_with("MSG ")) {
-          rest.erase(0, end + 2);
-          if (line == "PING") from.send("PONG\r\n");
-          continue;
-        }
-        const size_t size = std::stoul(line.substr(line.rfind(' ') + 1));
-        if (rest.size() < end + 2 + size + 2) return;
-        const std::string payload = rest.substr(end + 2, size);
-        rest.erase(0, end + 2 + size + 2);
-        auto& to = line.starts_with("MSG work.") ? work : feed;
-        const size_t blank = payload.find(' ');
-        to[payload.substr(0, blank)].push_back(std::atoi(payload.c_str() + blank + 1));
-      }
+      reader.read(
+          from,
+          [&](const std::string& subject, const std::string& publisher, int number) {
+            (subject.starts_with("work.") ? work : feed)[publisher].push_back(number);
+          },
+          [&](const std::string& line) {
+            if (line == "PING") from.send("PONG\r\n");
+          });
     };
   }
 };
 
 struct Run {
-  Run(uint64_t seed, std::vector<Place> places) : seed(seed), edge(seed, drawn(seed), std::move(places)) {}
-
-  static sim::Options drawn(uint64_t seed) {
-    sim::Options options = sim::Options::drawn_from(seed);
-    options.refuse_percent = 0;
-    return options;
-  }
+  Run(uint64_t seed, std::vector<Place> places) : seed(seed), edge(seed, network_options(seed), std::move(places)) {}
 
   core::Random& random() { return edge.network.random(); }
   size_t size() const { return edge.places.size(); }
@@ -72,12 +48,12 @@ struct Run {
     options.ping_interval = std::chrono::seconds(3);
     options.max_pending = 4 << 20;
     options.leafnodes.defined = true;
-    options.leafnodes.host = place_host(n);
+    options.leafnodes.host = host_of(n);
     options.leafnodes.port = kLeafPort;
     options.leafnodes.compression.mode = compression;
     if (place.cluster < 0) {
       config::RemoteLeaf remote;
-      for (const size_t hub : place.hubs) remote.urls.push_back(url_of("nats-leaf", place_host(hub), kLeafPort));
+      for (const size_t hub : place.hubs) remote.urls.push_back(url_of("nats-leaf", host_of(hub), kLeafPort));
       remote.compression.mode = compression;
       options.leafnodes.remotes.push_back(remote);
       return options;
@@ -87,25 +63,25 @@ struct Run {
     for (size_t other = 0; other < size(); ++other) {
       if (edge.places[other].cluster != place.cluster) continue;
       ++members;
-      if (other != n) options.cluster.routes.push_back(url_of("nats-route", place_host(other), kRoutePort));
+      if (other != n) options.cluster.routes.push_back(url_of("nats-route", host_of(other), kRoutePort));
     }
     if (members > 1) {
       options.cluster.defined = true;
-      options.cluster.host = place_host(n);
+      options.cluster.host = host_of(n);
       options.cluster.port = kRoutePort;
       options.cluster.ping_interval = std::chrono::seconds(2);
     }
     if (knows.size() < 2) return options;
     options.gateway.defined = true;
     options.gateway.name = options.cluster.name;
-    options.gateway.host = place_host(n);
+    options.gateway.host = host_of(n);
     options.gateway.port = kGatewayPort;
     options.gateway.connect_retries = 1000;  // or what gossip told would be forgotten in a partition
     for (const int other : knows[static_cast<size_t>(place.cluster)]) {
       config::RemoteGateway remote;
       remote.name = cluster_of(other);
       for (size_t each = 0; each < size(); ++each) {
-        if (edge.places[each].cluster == other) remote.urls.push_back(url_of("nats", place_host(each), kGatewayPort));
+        if (edge.places[each].cluster == other) remote.urls.push_back(url_of("nats", host_of(each), kGatewayPort));
       }
       options.gateway.gateways.push_back(remote);
     }
@@ -114,7 +90,7 @@ struct Run {
 
   Guest& guest(size_t place, const std::string& lines) {
     Guest& to = *guests.emplace_back(std::make_unique<Guest>());
-    to.client = &edge.network.dial("10.0.9." + std::to_string(place + 1), {place_host(place), 4222});
+    to.client = &edge.network.dial(client_host_of(place), {host_of(place), 4222});
     to.place = place;
     to.client->send(kConnect + lines);
     to.listen();
@@ -131,12 +107,8 @@ struct Run {
       }
       const std::string name = "p" + std::to_string(place) + "g" + std::to_string(generation[place]);
       for (int n = 0; n < count; ++n) {
-        const std::string payload =
-            name + " " + std::to_string(numbers[name]++) + " " + std::string(random().below(300), '.');
-        for (const char* subject : {"feed.", "work."}) {
-          publisher->client->send("PUB " + (subject + name) + " " + std::to_string(payload.size()) + "\r\n" + payload +
-                                  "\r\n");
-        }
+        const std::string payload = numbered(name, numbers[name]++, random());
+        for (const char* subject : {"feed.", "work."}) publisher->client->send(pub(subject + name, payload));
       }
     }
   }
@@ -157,12 +129,12 @@ struct Run {
     for (const auto& each : guests) {
       for (const auto& [publisher, list] : each->feed) {
         const std::set<int> once(list.begin(), list.end());
-        ASSERT_EQ(once.size(), list.size()) << where << "twice, of " << publisher << " at " << place_host(each->place);
+        ASSERT_EQ(once.size(), list.size()) << where << "twice, of " << publisher << " at " << host_of(each->place);
       }
       for (const auto& [publisher, list] : each->work) {
         for (const int n : list) {
           ASSERT_TRUE(worked[publisher].insert(n).second)
-              << where << "two members got work " << n << " of " << publisher << ", one at " << place_host(each->place);
+              << where << "two members got work " << n << " of " << publisher << ", one at " << host_of(each->place);
         }
       }
     }
@@ -193,7 +165,7 @@ struct Run {
           if (fed == each->feed.end() || fed->second.size() < sent) {
             return "of " + std::to_string(sent) + " of " + name + " only " +
                    std::to_string(fed == each->feed.end() ? 0 : fed->second.size()) + " came to " +
-                   place_host(each->place);
+                   host_of(each->place);
           }
         }
         if (worked < sent) return "crews got " + std::to_string(worked) + " of " + std::to_string(sent) + " of " + name;
@@ -300,13 +272,13 @@ void run(uint64_t seed) {
     const size_t a = random.below(size), b = (a + 1 + random.below(size - 1)) % size;
     switch (random.below(4)) {
       case 0:
-        run.edge.network.partition(place_host(a), place_host(b));
+        run.edge.network.partition(host_of(a), host_of(b));
         run.edge.scheduler.run_for(static_cast<int64_t>(random.below(20)) * kSecond);
         run.publish(5);
-        run.edge.network.heal(place_host(a), place_host(b));
+        run.edge.network.heal(host_of(a), host_of(b));
         break;
       case 1:
-        run.edge.network.cut(place_host(a), place_host(b));
+        run.edge.network.cut(host_of(a), host_of(b));
         break;
       case 2:
         for (auto& each : run.guests) {
@@ -318,8 +290,8 @@ void run(uint64_t seed) {
         open(a);
         break;
       case 3:
-        run.edge.network.refuse_dials({place_host(b), random.below(2) == 0 ? kGatewayPort : kLeafPort}, 3);
-        run.edge.network.cut(place_host(a), place_host(b));
+        run.edge.network.refuse_dials({host_of(b), random.below(2) == 0 ? kGatewayPort : kLeafPort}, 3);
+        run.edge.network.cut(host_of(a), host_of(b));
         break;
     }
     run.stir();
