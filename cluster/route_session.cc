@@ -352,6 +352,7 @@ bool RouteSession::describe(core::RouteRow& row, bool subs) const {
     to.subject = account.side(sub->side).subject_of(*sub);
     to.queue = account.side(sub->side).queue_of(*sub);
     to.cid = cid;
+    to.msgs = sub->messages();
     // What nats-server knows it by: the line it came with.
     const bool of_leaf = sub->side == core::Side::kRoutedLeafs;
     if (lnocu_) to.sid = of_leaf ? "L " : "R ";

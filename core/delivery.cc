@@ -298,6 +298,7 @@ bool Delivery::deliver_to_peer(Subscription& sub, const Message& message, std::s
   if (&to == message.from && (message.source != SessionKind::kRoute || queue.empty())) return false;
   if (to.closing() || !to.accepts(message, sub)) return false;
   if (to.target_serial != serial_) {
+    sub.count(1);  // sent once, for the first of its reasons
     to.target_serial = serial_;
     to.target_index = static_cast<uint32_t>(target_count_);
     if (target_count_ == targets_.size()) targets_.emplace_back();

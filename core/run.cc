@@ -372,7 +372,7 @@ void Run::finish() {
   if (share) block_->size = block_used_;
   for (Subscription* sub : receivers_) {
     Session& to = *sub->session;
-    if (!to_peers_) sub->delivered += messages_;
+    sub->count(messages_);
     to.traffic.out_msgs += messages_;
     to.traffic.out_bytes += payload_bytes_;
     if (share) {

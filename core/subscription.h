@@ -29,9 +29,10 @@ class Subscription {
     uint32_t slot;     // in the session's list
     uint32_t account;  // number
   };
-  static constexpr uint32_t kMaxWeight = (1u << 24) - 1;
+  static constexpr unsigned kWeightBits = 24;
+  static constexpr uint32_t kMaxWeight = (1u << kWeightBits) - 1;
   Subscription(Session* session, Side side, PeerPlace place, uint32_t weight, OriginId origin)
-      : session(session), delivered(origin << 24), peer(true), side(side) {
+      : session(session), delivered(origin << kWeightBits), peer(true), side(side) {
     sid_.peer = place;
     set_weight(weight);
   }
@@ -46,14 +47,20 @@ class Subscription {
   // How much it counts in its queue group.
   uint32_t weight() const { return peer ? static_cast<uint32_t>(delivered & kMaxWeight) : 1; }
   void set_weight(uint32_t weight) { delivered = (delivered & ~uint64_t{kMaxWeight}) | std::min(weight, kMaxWeight); }
-  // The leafnode cluster a peer's interest is that of.
-  OriginId origin() const { return peer ? delivered >> 24 : kNoOrigin; }
+  // The leafnode cluster a peer's interest is that of. That of a route's clients has none, and counts in its place.
+  OriginId origin() const { return peer && side != Side::kRoutes ? delivered >> kWeightBits : kNoOrigin; }
+  // Messages sent because of it; not counted for peers other than routes.
+  uint64_t messages() const { return !peer ? delivered : side == Side::kRoutes ? delivered >> kWeightBits : 0; }
+  void count(uint64_t messages) {
+    if (!peer) delivered += messages;
+    else if (side == Side::kRoutes) delivered += messages << kWeightBits;
+  }
   PeerPlace& peer_place() { return sid_.peer; }
   const PeerPlace& peer_place() const { return sid_.peer; }
 
   Session* session;
   void* entry = nullptr;   // the index's own; set by Sublist::insert, null while not inserted
-  uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its origin and weight
+  uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its weight, and origin or messages
   uint32_t position = 0;   // the index's own: place in the entry's list, for O(1) removal
 
   bool limited : 1 = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)

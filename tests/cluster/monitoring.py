@@ -4,7 +4,7 @@ import re
 
 from broker import until
 from nodes import Cluster
-from registry import case, check, equal
+from registry import case, check, equal, eventually
 
 SHAPES = {
     "start": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "last_activity": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)",
@@ -52,7 +52,7 @@ def field_by_field(mix):
             sub.wait(4)
         mine, theirs = (cluster.nodes if cluster[0].program.own else reversed(cluster.nodes))
         check(until(lambda: all("rtt" in row for node in (mine, theirs) for row in node.get_json("/routez")["routes"]), 10), "no rtt")
-        for query in ("", "?subs=1", "?subs=detail"):
+        def agree(query):
             (page, row), (other_page, other) = main_route(mine, query), main_route(theirs, query)
             check(row and other, f"which route carries the account? {page} {other_page}")
             same_fields(page, other_page, "/routez" + query)
@@ -66,6 +66,8 @@ def field_by_field(mix):
             equal(sorted(row.get("subscriptions_list", [])), sorted(other.get("subscriptions_list", [])), "subscriptions_list")
             by_subject = [{sub["subject"]: sub for sub in each.get("subscriptions_list_detail", [])} for each in (row, other)]
             equal(sorted(by_subject[0]), sorted(by_subject[1]), "subjects in detail")
+            for side, subs in zip((row, other), by_subject):
+                check(not subs or sum(sub["msgs"] for sub in subs.values()) == side["out_msgs"], f"msgs of {subs}, sent {side['out_msgs']}")
             for subject, sub in by_subject[0].items():
                 same_fields(sub, by_subject[1][subject], f"the subscription to {subject}")
                 for key in ("qgroup", "sid"):
@@ -73,6 +75,9 @@ def field_by_field(mix):
             rows = [sorted((tuple(each), each.get("account"), each["compression"]) for each in one["routes"] if not each["subscriptions"])
                     for one in (page, other_page)]
             check(set(rows[0]) <= set(rows[1]) | {(keys, account, how) for keys, account, how in rows[0] if account}, f"other routes: {rows}")
+
+        for query in ("", "?subs=1", "?subs=detail"):
+            eventually(lambda query=query: agree(query))
         varz = [node.get_json("/varz") for node in (mine, theirs)]
         same_fields(varz[0]["cluster"], varz[1]["cluster"], "/varz cluster")
         for key in varz[0]["cluster"].keys() - {"cluster_port", "urls"}:

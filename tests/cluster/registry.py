@@ -1,6 +1,7 @@
 """Where the cases register themselves."""
 
 import inspect
+import time
 
 CASES = []
 
@@ -31,3 +32,15 @@ def check(condition, message):
 def equal(got, wanted, what):
     if got != wanted:
         raise AssertionError(f"{what}: {got!r}, expected {wanted!r}")
+
+
+def eventually(claim, timeout_s=60):
+    """For what is compared over several questions: `claim` may fail as long as something is still on its way."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return claim()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
