@@ -5,14 +5,15 @@
 
 A suite asks for a server and gets the address of a relay, which hands its connections to the two nodes in turn: whoever publishes,
 answers or listens on a second connection does it from the other side of a route. What a suite does to its server (signals, restarts) it
-does to both. The relay holds back the PONG after a SUB for a moment, because a client that has flushed may rely on the server it talks
-to and not on its neighbour, and the tests were written for one server. Monitoring pages are those of both, added up.
+does to both. The relay holds back the PONG after a SUB until the neighbour has heard of it, because a client that has flushed may rely on
+the server it talks to and not on its neighbour, and the tests were written for one server. Monitoring pages are those of both, added up.
 """
 
 import asyncio
 import http.server
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -38,7 +39,8 @@ SPEC = importlib.util.spec_from_file_location("clients_run", HERE.parent / "clie
 driver = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(driver)
 
-PROPAGATION_S = 0.1
+# A SUB that is refused never reaches the neighbour: so long a PONG waits for it, on a machine with nothing else to do.
+REFUSED_S = 0.3
 pair = []  # two Programs
 loop = asyncio.new_event_loop()
 
@@ -58,8 +60,8 @@ async def pump(reader, writer, before_write):
 class Relay:
     """Listens on the port a suite knows, and gives every connection to the next node."""
 
-    def __init__(self, port, backends):
-        self.port, self.backends = port, backends
+    def __init__(self, port, backends, monitors):
+        self.port, self.backends, self.monitors = port, backends, monitors
         self.turn = 0
         self.listener = None
 
@@ -74,25 +76,37 @@ class Relay:
             self.listener = None
 
     async def accept(self, reader, writer):
-        backend = self.backends[self.turn % len(self.backends)]
+        turn = self.turn % len(self.backends)
+        backend, neighbour = self.backends[turn], self.monitors[1 - turn]
         self.turn += 1
         try:
             down, up = await asyncio.open_connection(HOST, backend)
         except OSError:
             writer.transport.abort()
             return
-        subscribed = False
+        subscribed = set()
 
         async def note(data):
-            nonlocal subscribed
-            subscribed = subscribed or b"SUB " in data
+            subscribed.update(re.findall(rb"(?:^|\n)SUB +(\S+)", data))
 
         async def hold(data):
-            nonlocal subscribed
-            if subscribed and b"PONG" in data:
-                subscribed = False
-                await asyncio.sleep(PROPAGATION_S)
+            if not subscribed or b"PONG" not in data:
+                return
+            wanted = {subject.decode() for subject in subscribed}
+            subscribed.clear()
+            deadline = time.monotonic() + REFUSED_S * max(1, os.getloadavg()[0])
+            while time.monotonic() < deadline and not wanted <= await loop.run_in_executor(None, known_to, neighbour):
+                await asyncio.sleep(0.01)
         await asyncio.gather(pump(reader, up, note), pump(down, writer, hold))
+
+
+def known_to(monitor):
+    """The subjects a node knows its neighbour wants."""
+    try:
+        rows = Pages.fetch(monitor, "/routez?subs=1").get("routes") or []
+    except OSError:
+        return set()
+    return {subject for row in rows for subject in row.get("subscriptions_list") or []}
 
 
 class Processes:
@@ -170,7 +184,7 @@ class Pair(driver.Server):
         self.client_ports = [Ports.take(), Ports.take()]
         self.route_ports = [Ports.take(), Ports.take()]
         self.monitor_ports = [Ports.take(), Ports.take()]
-        self.relay, self.pages = Relay(port, self.client_ports), None
+        self.relay, self.pages = Relay(port, self.client_ports, self.monitor_ports), None
 
     def start(self):
         self.starts += 1

@@ -12,7 +12,7 @@ from registry import case, check, equal
 class Peer:
     """A raw connection to a route port."""
 
-    def __init__(self, node, timeout_s=10):
+    def __init__(self, node, timeout_s=PATIENCE_S):
         self.sock = node.dial_route()
         self.sock.settimeout(timeout_s)
         self.buffer = b""
@@ -160,7 +160,7 @@ def half_a_handshake(mix):
     with Cluster(mix, ["ping_interval: 1s, ping_max: 1" if mix[0].letter != "D" else "", ""],
                  ["ping_interval: 1s\nping_max: 1", ""]) as cluster:
         cluster.start()
-        mute = Peer(cluster[0], timeout_s=20)
+        mute = Peer(cluster[0])
         mute.join("MUTE")
         mute.closed()
         cluster.probe()
@@ -228,13 +228,13 @@ def a_stream_in_any_pieces(mix):
                         list_of_it.append((subject, reply.strip(), body, b"b" if headers else b""))
         text = b"".join(text)
         for pieces in (1 << 20, 70_000, 1400):
-            peer = Peer(cluster[0], timeout_s=60).join(f"STREAM{pieces}")
+            peer = Peer(cluster[0]).join(f"STREAM{pieces}")
             peer.ping()
             for at in range(0, len(text), pieces):
                 peer.send(text[at:at + pieces])
             peer.ping()
             for sub, list_of_it in zip(subs, wanted):
-                got = [(m.subject, m.reply or "", m.payload, b"b" if m.headers else b"") for m in sub.wait(len(list_of_it), 60)]
+                got = [(m.subject, m.reply or "", m.payload, b"b" if m.headers else b"") for m in sub.wait(len(list_of_it))]
                 check(got == list_of_it, f"{sub.subject} in pieces of {pieces}: {len(got)} messages, expected {len(list_of_it)}, alike up to number "
                       f"{next((n for n, (a, b) in enumerate(zip(got, list_of_it)) if a != b), min(len(got), len(list_of_it)))}")
                 sub.messages.clear()
@@ -252,7 +252,7 @@ def interest_for_ever(mix):
         sub, speaker = cluster.client(0).sub("t.calm"), cluster.client(1)
         cluster.settle_interest({0: ["t.calm"]})
         node = cluster[0]
-        peer = Peer(node, timeout_s=60).join("GREEDY")
+        peer = Peer(node).join("GREEDY")
         peer.send(b"".join(b"RS+ $G t.greed.%d\r\n" % n for n in range(most)))
         peer.ping()
         equal(node.routes()["GREEDY"][0]["subscriptions"], most, "subscriptions of a peer at its limit")
@@ -277,7 +277,7 @@ def a_peer_that_does_not_read(mix):
     """Nobody waits for it, near or far; it is cut off when too much is pending."""
     with Cluster(mix, extra=["max_pending: 8MB", ""]) as cluster:
         cluster.start()
-        peer = Peer(cluster[0], timeout_s=60).join("STUCK")
+        peer = Peer(cluster[0]).join("STUCK")
         peer.send(b"RS+ $G t.flood\r\n")
         peer.ping()
         here, there = cluster.client(0).sub("t.flood"), cluster.client(1).sub("t.flood")
@@ -288,5 +288,5 @@ def a_peer_that_does_not_read(mix):
             speaker.publish("t.flood", payload)
             if n % 100 == 99:  # so that those who read are never behind by as much themselves
                 equal((len(here.wait(n + 1)), len(there.wait(n + 1))), (n + 1, n + 1), "messages beside a stuck peer")
-        cluster.formed(40)
+        cluster.formed()
         peer.closed()

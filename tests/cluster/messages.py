@@ -93,8 +93,9 @@ def queue_group_here_and_there(mix):
         here, there = cluster.client(0), cluster.client(1)
         local = [here.sub("t.work", "q") for _ in range(2)]
         remote = [there.sub("t.work", "q") for _ in range(3)]
-        cluster.settle_interest({0: ["t.work"], 1: ["t.work"]})
-        time.sleep(0.3)  # the weight follows with the last line
+        there.sub("t.last")  # told behind the weights, which no page shows
+        here.sub("t.last")
+        cluster.settle_interest({0: ["t.work", "t.last"], 1: ["t.work", "t.last"]})
         speakers = [cluster.client(i) for i in range(3)]
         count = 1500
         for client in speakers:
@@ -104,9 +105,9 @@ def queue_group_here_and_there(mix):
             client.flush()
             check(until(lambda: sum(s.count() for s in local + remote) - sum(before) >= count, 15),
                   f"{[s.count() for s in local + remote]} after {count} more from {client.name}, before {before}")
-            # Two of five, within 4 sigma.
+            # Two of five, within 6 sigma.
             share = (sum(s.count() for s in local) - before[0]) / count
-            check(0.35 < share < 0.45, f"{client.name}: the two members at n1 got {share:.2f} of the messages, not about 0.4")
+            check(0.32 < share < 0.48, f"{client.name}: the two members at n1 got {share:.2f} of the messages, not about 0.4")
         for client in (here, there):
             client.flush()
         wanted = counted(f"{client.name} {n}".encode() for client in speakers for n in range(count))
@@ -123,8 +124,9 @@ def queue_group_elsewhere(mix):
         members = [one.sub("t.work", "q")] + [three.sub("t.work", "q") for _ in range(3)]
         plain = three.sub("t.work")
         other = one.sub("t.work", "second")
-        cluster.settle_interest({1: ["t.work"] * 2, 2: ["t.work"] * 2})
-        time.sleep(0.3)  # the weight follows with the last line
+        for client in (one, three):
+            client.sub("t.last")  # told behind the weights, which no page shows
+        cluster.settle_interest({1: ["t.work"] * 2 + ["t.last"], 2: ["t.work"] * 2 + ["t.last"]})
         speaker = cluster.client(0)
         count = 2000
         for n in range(count):
@@ -189,7 +191,7 @@ def order_under_load(mix):
             for i, client in enumerate(clients):
                 client.publish_many((f"t.load.{i}.{n % 13}", b"%d %d " % (i, n) + body) for n in range(block, block + 100))
         for i in range(3):
-            heard[i].wait(3 * count, 60)
+            heard[i].wait(3 * count)
             per_publisher = {0: [], 1: [], 2: []}
             for payload in heard[i].payloads():
                 who, n, _ = payload.split(b" ", 2)

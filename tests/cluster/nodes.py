@@ -22,10 +22,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conversation"))
 from broker import Broker, StartError, default_server, until  # noqa: E402
-from client import Client  # noqa: E402
+from client import PATIENCE_S, Client  # noqa: E402
 
 HOST = "127.0.0.1"
-MESH_S = 20
+MESH_S = 90
 # Below Linux's ephemeral range: a port must survive the moment in which its server is down.
 PORTS = range(10000, 32000)
 POOL = 3  # nats-server's default
@@ -135,7 +135,7 @@ class Node(Broker):
     def dial(self, port=None):
         """A connection to the client port, made where the node lives."""
         with self.where.entered() if self.where else contextlib.nullcontext():
-            return socket.create_connection((HOST, port or self.port), timeout=5)
+            return socket.create_connection((HOST, port or self.port), timeout=PATIENCE_S)
 
     def dial_route(self):
         return self.dial(self.route_port)
@@ -149,9 +149,9 @@ class Node(Broker):
         return Client(self.dial, **{"name": f"client of {self.name}", **options})
 
     def get(self, path):
-        connection = http.client.HTTPConnection(HOST, self.monitor_port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.monitor_port, timeout=PATIENCE_S)
         connection.sock = self.dial(self.monitor_port)
-        connection.sock.settimeout(10)
+        connection.sock.settimeout(PATIENCE_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -179,7 +179,7 @@ class Node(Broker):
     def running(self):
         return self.process is not None and self.process.poll() is None
 
-    def end(self, number=signal.SIGTERM, timeout_s=20):
+    def end(self, number=signal.SIGTERM, timeout_s=PATIENCE_S):
         """Ends the process, keeps the place. Returns the exit code."""
         if self.running():
             self.process.send_signal(number)
