@@ -19,7 +19,6 @@ using core::SessionKind;
 
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = kSecondNs;
-constexpr size_t kInterestSlice = 400;  // operations on the index between two turns: well below a millisecond
 
 std::string_view log_name(SessionKind kind) {
   switch (kind) {
@@ -146,14 +145,19 @@ void PeerLink::feed(std::string_view in) {
     backlog_.append(in);
     return;
   }
-  thinking_ = true;
-  think(in);
-  thinking_ = false;
-  shard.current_run().close();
+  backlog_.append(work_on(in));
 }
 
-void PeerLink::think(std::string_view in) {
-  std::string decoded;  // of what came behind the switch to a filter
+// Returns what it leaves for later.
+std::string_view PeerLink::work_on(std::string_view in) {
+  thinking_ = true;
+  const std::string_view rest = think(in);
+  thinking_ = false;
+  shard.current_run().close();
+  return rest;
+}
+
+std::string_view PeerLink::think(std::string_view in) {
   PeerOperation operation;
   core::Run& run = shard.current_run();
   for (;;) {
@@ -163,10 +167,13 @@ void PeerLink::think(std::string_view in) {
     if (run.is_open()) {
       if (status == PeerStatus::kOperation && has_payload(operation.verb) && continues_run(operation)) continue;
       run.close();
-      if (closing()) return;
+      if (closing()) return {};
     }
-    if (status == PeerStatus::kMore) return;
-    if (status != PeerStatus::kOperation) return parse_failed(status, in);
+    if (status == PeerStatus::kMore) return {};
+    if (status != PeerStatus::kOperation) {
+      parse_failed(status, in);
+      return {};
+    }
     if (shard.tracing()) [[unlikely]]
       trace_in(operation);
     switch (operation.verb) {
@@ -187,27 +194,27 @@ void PeerLink::think(std::string_view in) {
       default:
         on_operation(operation);
     }
-    if (closing()) return;
+    if (closing()) return {};
     if (switched_ != nullptr) [[unlikely]] {
       core::Filter* to = std::exchange(switched_, nullptr);
       if (!in.empty()) {
+        std::string decoded;  // `in` may lie in what was decoded before
         const bool good = to->decode(in, decoded);
-        if (closing()) return;
+        if (closing()) return {};
         if (!good) {
           shard.server().log.error("{} - {}", label(), to->error());
-          return close(CloseReason::kReadError);
+          close(CloseReason::kReadError);
+          return {};
         }
-        in = decoded;
+        decoded_ = std::move(decoded);
+        in = decoded_;
       }
     }
-    if (interest_ops_ >= kInterestSlice) {
-      interest_ops_ = 0;
-      if (!waiting() && !in.empty()) resume_next_turn();
+    if (enough_interest_) {
+      enough_interest_ = false;
+      if (!waiting() && !in.empty()) shard.wait_for_turn(*this);
     }
-    if (waiting()) {
-      backlog_.append(in);
-      return;
-    }
+    if (waiting()) return in;
   }
 }
 
@@ -221,23 +228,25 @@ bool PeerLink::repeats(const PeerOperation& operation, size_t alike) const {
 
 void PeerLink::wait_for_answer() { hold(core::kHoldPeer); }
 
-void PeerLink::resume_next_turn() {
-  hold(core::kHoldPeer);
-  shard.post([id = cid](core::Shard& on) {
-    if (auto* link = static_cast<PeerLink*>(on.find(id))) link->go_on();
-    return true;
-  });
-}
-
 void PeerLink::go_on() {
   unhold(core::kHoldPeer);
-  if (backlog_.empty()) return;
+  if (!waiting()) take_up();
+}
+
+void PeerLink::take_up() {
+  if (waiting() || closing()) return;
   std::string in;
   in.swap(backlog_);
-  feed(in);
-  // The memory is kept while a long list goes through it slice by slice.
-  if (backlog_.empty()) return;
-  if (backlog_.size() < in.size() / 2) backlog_.shrink_to_fit();
+  const std::string_view rest = work_on(std::string_view(in).substr(backlog_at_));
+  backlog_at_ = 0;
+  if (rest.empty()) return;
+  // A long list is worked on where it lies, slice by slice.
+  if (rest.end() == in.data() + in.size()) {
+    backlog_at_ = in.size() - rest.size();
+    backlog_ = std::move(in);
+  } else {
+    backlog_ = rest;
+  }
 }
 
 void PeerLink::switch_to(std::unique_ptr<core::Filter> filter) {

@@ -37,6 +37,7 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   PeerLink(core::Shard& shard, core::SessionKind kind, net::Opened opened, const PeerClocks& clocks);
 
   void feed(std::string_view bytes) final;
+  void take_up() final;
   void on_timer() final;
   void arm_timer() final;
   std::string label() const override;
@@ -88,9 +89,9 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   // --- the input ---
   // Stops until go_on().
   void wait_for_answer();
-  bool waiting() const { return held_by(core::kHoldPeer); }
-  // An operation that changes the index has been done; after enough of them the rest waits for the next turn.
-  void count_interest() { ++interest_ops_; }
+  bool waiting() const { return held_by(core::kHoldPeer) || held_by(core::kHoldTurn); }
+  // An operation that changes the index has been done; after enough of them the rest waits for another turn.
+  void count_interest() { enough_interest_ = shard.count_index_change(); }
   // What follows in the input is for `filter` to decode, and what is sent from now on for it to encode.
   void switch_to(std::unique_ptr<core::Filter> filter);
 
@@ -121,16 +122,18 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   void tls_failed(const net::tls::Failure& failure) final;
   void tls_ended() final;
 
-  void think(std::string_view in);
-  void resume_next_turn();
+  std::string_view work_on(std::string_view in);
+  std::string_view think(std::string_view in);
   void parse_failed(PeerStatus status, std::string_view rest);
   void on_ping_due(int64_t now);
 
   const PeerClocks clocks_;
   PeerParser parser_;
-  std::string backlog_;    // input that waits
+  std::string backlog_;    // input that waits,
+  size_t backlog_at_ = 0;  // from here on
+  std::string decoded_;    // what came in one piece with the switch to a filter
   std::string_view rest_;  // of the input being worked on, behind the operation in hand
-  size_t interest_ops_ = 0;
+  bool enough_interest_ = false;
   bool thinking_ = false;
   core::Filter* switched_ = nullptr;  // since the operation in hand
   net::tls::Filter* tls_ = nullptr;

@@ -79,6 +79,7 @@ class Account {
     origins_.exchange(key, origins_.find(key) + static_cast<uint32_t>(change));
   }
   uint32_t interest_of_origin(std::string_view subject, std::string_view queue, OriginId origin) {
+    if (origins_.size() == 0) return 0;  // no need to hash
     const uint32_t weight = origins_.find(origin_key(Side::kLeafs, subject, queue) ^ ((origin + 1) * kOriginStep));
     return queue.empty() ? std::min(weight, 1u) : weight;
   }

@@ -137,15 +137,38 @@ ParserLimits ClientSession::limits() const {
 void ClientSession::feed(std::string_view in) {
   if (closing()) return;
   last_activity_ns_ = shard.now_ns();
-  if (suspended_) {
-    backlog_.append(in);
-    return;
-  }
-  think(in);
+  if (suspended_ || held_by(kHoldTurn)) return keep(in);
+  keep(think(in));
   shard.current_run().close();
 }
 
-void ClientSession::think(std::string_view in) {
+void ClientSession::keep(std::string_view rest) {
+  if (rest.empty()) return;
+  if (backlog_ == nullptr) backlog_ = std::make_unique<Backlog>();
+  backlog_->bytes.append(rest);
+}
+
+void ClientSession::take_up() {
+  if (suspended_ || closing() || backlog_ == nullptr) return;
+  std::unique_ptr<Backlog> in = std::move(backlog_);
+  const std::string_view rest = think(std::string_view(in->bytes).substr(in->at));
+  shard.current_run().close();
+  if (rest.empty()) return;
+  // A long list is worked on where it lies, slice by slice.
+  in->at = in->bytes.size() - rest.size();
+  backlog_ = std::move(in);
+}
+
+// An operation that changes the index is done. True: the rest of a long list of them is for another turn.
+bool ClientSession::leaves(std::string_view rest) {
+  if (!shard.count_index_change() || rest.empty() || closing() || suspended_) [[likely]]
+    return false;
+  shard.wait_for_turn(*this);
+  return true;
+}
+
+// Returns what it leaves for later.
+std::string_view ClientSession::think(std::string_view in) {
   ParserLimits limits = this->limits();
   Operation operation;
   Run& run = shard.current_run();
@@ -160,16 +183,16 @@ void ClientSession::think(std::string_view in) {
         continue;
       }
       run.close();
-      if (closing()) return;
+      if (closing()) return {};
       was_run = true;
     }
     if (account != nullptr && account->sublist.is_large() && status == ParseStatus::kOperation && !was_run &&
         operation.kind == Operation::Kind::kPub && whole(operation, in) && !continues(operation, in)) {
       status = publish_ahead(in, limits, operation);
-      if (closing()) return;
+      if (closing()) return {};
     }
     if (status != ParseStatus::kOperation) {
-      if (status == ParseStatus::kMore) return;
+      if (status == ParseStatus::kMore) return {};
       if (status == ParseStatus::kNotConnected && shard.server().auth.has_no_auth_user()) {
         // The connection becomes that user, then the verb is executed.
         const Auth::Plan plan = shard.server().auth.plan({});
@@ -181,7 +204,7 @@ void ClientSession::think(std::string_view in) {
         }
       }
       fail(status, in);
-      return;
+      return {};
     }
     switch (operation.kind) {
       case Operation::Kind::kPub:
@@ -205,10 +228,12 @@ void ClientSession::think(std::string_view in) {
       case Operation::Kind::kSub:
         last_in_ns_ = last_activity_ns_;
         on_sub(operation);
+        if (leaves(in)) return in;
         break;
       case Operation::Kind::kUnsub:
         last_in_ns_ = last_activity_ns_;
         on_unsub(operation);
+        if (leaves(in)) return in;
         break;
       case Operation::Kind::kPing:
         on_ping();
@@ -231,11 +256,8 @@ void ClientSession::think(std::string_view in) {
         if (!nlohmann::json::accept(operation.subject)) fail(ParseStatus::kBadArguments, operation.subject);
         break;
     }
-    if (closing()) return;
-    if (suspended_) {
-      backlog_.append(in);
-      return;
-    }
+    if (closing()) return {};
+    if (suspended_) return in;
   }
 }
 
@@ -347,9 +369,7 @@ void ClientSession::on_connect(std::string_view text) {
         return true;
       }
       session->on_authenticated(identity);
-      std::string backlog;
-      backlog.swap(session->backlog_);
-      session->feed(backlog);
+      session->take_up();
       return true;
     });
   });

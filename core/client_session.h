@@ -24,6 +24,7 @@ class ClientSession final : public Session {
 
   void start();
   void feed(std::string_view bytes) override;
+  void take_up() override;
   void on_timer() override;
   void arm_timer() override;
   bool detach_slice() override;
@@ -58,7 +59,9 @@ class ClientSession final : public Session {
 
   void on_connect(std::string_view json);
   void on_authenticated(Identity identity);
-  void think(std::string_view in);
+  std::string_view think(std::string_view in);
+  bool leaves(std::string_view rest);
+  void keep(std::string_view rest);
   bool may_run(const Operation& operation) const;
   ParseStatus publish_ahead(std::string_view& in, const ParserLimits& limits, Operation& operation);
   void on_pub(const Operation& operation);
@@ -81,7 +84,12 @@ class ClientSession final : public Session {
   SidTable sids_;
   std::unique_ptr<Connected> connected_;
   std::unique_ptr<GatewayReplies> gateway_replies_;
-  std::string backlog_;  // input that waits for the outcome of a bcrypt comparison
+  // Input that waits for the outcome of a bcrypt comparison, or for a turn with more time; from `at` on.
+  struct Backlog {
+    std::string bytes;
+    size_t at = 0;
+  };
+  std::unique_ptr<Backlog> backlog_;
 
   bool verbose_ = true;  // until CONNECT says otherwise
   bool pedantic_ = true;

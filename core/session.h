@@ -35,7 +35,8 @@ enum Hold : uint8_t {
   kHoldAuth = 2,     // its credentials are being compared on a worker
   kHoldRing = 4,     // records it caused wait in an overflow list (design.md section 4, rule 2)
   kHoldPaced = 8,    // it feeds a subscriber that is busy taking what it has (Shard::pace)
-  kHoldPeer = 16,    // a peer: an answer is awaited, or the rest of a long list is for the next turn
+  kHoldPeer = 16,    // a peer: an answer is awaited
+  kHoldTurn = 32,    // it has sent more changes of the index than one turn has time for (Shard::wait_for_turn)
 };
 
 class Session {
@@ -47,6 +48,8 @@ class Session {
 
   // Bytes from the network. The view is only good during the call.
   virtual void feed(std::string_view bytes) = 0;
+  // Its turn has come (kHoldTurn): goes on with the input it has kept.
+  virtual void take_up() {}
   // The session's timer has fired: does what is due and arms it again.
   virtual void on_timer() = 0;
   virtual void arm_timer() = 0;

@@ -80,6 +80,7 @@ void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
   now_ns_ = now_ns;
   wall_ns_ = wall_ns;
   ++turns_;
+  index_changes_ = 0;
   tracing_ = server_.log.enabled(LogLevel::kTrace);
 }
 
@@ -243,17 +244,19 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
 bool Shard::end_turn() {
   bool busy = timers_.advance(now_ns_) != 0;
   busy |= mailbox_.run(*this) != 0;
-  if (!closing_.empty()) {
-    close_some();
-    busy = true;
-  }
   if (!replays_.empty()) busy |= go_on_with_replays();
   if (!paced_.empty()) busy |= release_paced();
+  if (interest_stuck_ || delivery_stuck_) {
+    busy |= move_overflow();
+    if (!interest_stuck_ && !delivery_stuck_) release_held();
+  }
+  // Not while something is stuck: it would cause more of the same.
+  if (!interest_stuck_ && !delivery_stuck_) {
+    busy |= !closing_.empty() || !waiting_.empty();
+    if (!closing_.empty()) close_some();
+    if (!waiting_.empty()) go_on_with_waiting();
+  }
   if (shard_count_ > 1) {
-    if (interest_stuck_ || delivery_stuck_) {
-      busy |= move_overflow();
-      if (!interest_stuck_ && !delivery_stuck_) release_held();
-    }
     if (!rules.drain_before_think) drain_interest();
     publish();
   }
@@ -262,9 +265,10 @@ bool Shard::end_turn() {
 
 int64_t Shard::next_deadline_ns() const {
   int64_t at = timers_.next_ns();
-  if (!closing_.empty() || !mailbox_.empty()) at = now_ns_;
+  const bool stuck = interest_stuck_ || delivery_stuck_;
+  if (!mailbox_.empty() || (!stuck && (!closing_.empty() || !waiting_.empty()))) at = now_ns_;
   // Whoever empties a full ring does not wake its producer: look again soon.
-  if (interest_stuck_ || delivery_stuck_) at = std::min(at, now_ns_ + 100'000);
+  if (stuck) at = std::min(at, now_ns_ + 100'000);
   for (const Paced& each : paced_) at = std::min(at, each.until_ns);
   return at;
 }
@@ -540,7 +544,7 @@ Session* Shard::find(uint64_t cid) {
 
 // A bounded piece of work on sessions that are going: a hundred thousand subscriptions are withdrawn over many turns.
 void Shard::close_some() {
-  int slices = 8;
+  int slices = 2;
   std::vector<Session*> now;
   now.swap(closing_);
   size_t done = 0;
@@ -563,7 +567,29 @@ void Shard::close_some() {
   closing_.insert(closing_.end(), now.begin() + static_cast<std::ptrdiff_t>(done), now.end());
 }
 
+void Shard::wait_for_turn(Session& session) {
+  session.hold(kHoldTurn);
+  waiting_.push_back(&session);
+}
+
+void Shard::go_on_with_waiting() {
+  index_changes_ = std::min(index_changes_, kIndexChanges - kIndexChangesOfWaiting);
+  for (size_t n = waiting_.size(); n > 0 && index_changes_ < kIndexChanges; --n) {
+    Session& session = *waiting_.front();
+    waiting_.pop_front();
+    session.unhold(kHoldTurn);
+    session.take_up();
+  }
+}
+
 void Shard::closed(Session& session, CloseReason reason) {
+  // What it had sent before it went counts, too.
+  while (session.held_by(kHoldTurn) && !session.closing()) {
+    std::erase(waiting_, &session);
+    index_changes_ = 0;
+    session.unhold(kHoldTurn);
+    session.take_up();
+  }
   session.close(reason);
   session.gone_ = true;
   session.sending = false;
@@ -580,6 +606,7 @@ void Shard::forget(Session& session) {
   if (session.dirty) std::erase(dirty_, &session);
   if (session.held_by(kHoldStalled)) std::erase(stalled_, &session);
   if (session.held_by(kHoldRing)) std::erase(ring_held_, &session);
+  if (session.held_by(kHoldTurn)) std::erase(waiting_, &session);
   Session* last = sessions_.back();
   sessions_[session.table_index_] = last;
   last->table_index_ = session.table_index_;

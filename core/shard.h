@@ -139,6 +139,10 @@ class Shard final : public ReleaseSink {
     dirty_.push_back(&session);
   }
   void to_close(Session& session) { closing_.push_back(&session); }
+  // Input has changed the index. True when that was enough of it for one turn: a session that has more in hand keeps
+  // it, and waits until it is told to take_up().
+  bool count_index_change() { return ++index_changes_ >= kIndexChanges; }
+  void wait_for_turn(Session& session);
   void stall(Session& producer, int64_t for_ns);
   // `producer` has filled the outbox of `to`, which is being sent, with more than stays in the cache. It is not read
   // from until most of that has gone, but no longer than kPaceNs; a subscriber that takes nothing paces nobody.
@@ -279,6 +283,11 @@ class Shard final : public ReleaseSink {
 
   std::vector<Session*> dirty_;
   std::vector<Session*> closing_;  // marked; to be taken apart
+  // Well below a millisecond's work. Those that wait get some of it in any case.
+  static constexpr uint32_t kIndexChanges = 512, kIndexChangesOfWaiting = 256;
+  uint32_t index_changes_ = 0;    // in this turn
+  std::deque<Session*> waiting_;  // for a turn that has time for them
+  void go_on_with_waiting();
   std::vector<Session*> stalled_;
   Timer stall_timer_;
   static constexpr uint32_t kQuietBytes = 32 * 1024;  // some 20 µs of draining; a quarter of a smaller ring

@@ -172,7 +172,9 @@ class Sublist {
     constexpr uint64_t kTags = uint64_t{1} << 32;
     const auto visit_entry = [&](const Entry& entry) { visit_local(entry, visit); };
     if (cursor < kTags) {
-      cursor = literals_.visit_slice(cursor, [&](const EntrySlot& slot) { visit_entry(*entry_at(slot.ref)); });
+      cursor = literals_.visit_slice(
+          cursor, [&](const EntrySlot& slot) { visit_entry(*entry_at(slot.ref)); },
+          [&](const EntrySlot& slot) { __builtin_prefetch(entry_at(slot.ref)); });
       return true;
     }
     if (active_ == nullptr) return false;

@@ -116,7 +116,9 @@ class PatternIndex {
   // One slice from `cursor` (0 at first); returns the next one, 2^32 when all have been visited.
   template <class Visit>
   uint64_t visit_slice(uint64_t cursor, Visit&& visit) const {
-    cursor = table_.visit_slice(cursor, [&](const EntrySlot& slot) { visit(*entry_at(slot.ref)); });
+    cursor = table_.visit_slice(
+        cursor, [&](const EntrySlot& slot) { visit(*entry_at(slot.ref)); },
+        [&](const EntrySlot& slot) { __builtin_prefetch(entry_at(slot.ref)); });
     if (cursor == uint64_t{1} << 32) trie_.for_each([&](EntrySlab::Ref ref) { visit(*entry_at(ref)); });
     return cursor;
   }

@@ -128,14 +128,18 @@ class SlotTable {
   // Visits the segment that holds tag `cursor` (one segment: some thousand slots) and returns the first tag behind it;
   // 2^32 is the end. Works across inserts and erases between the calls: a segment is a range of tags, and entries never
   // change theirs, so what is in the table throughout is visited.
-  template <class Visit>
-  uint64_t visit_slice(uint64_t cursor, Visit&& visit) const {
+  // `ahead` is shown each slot some time before `visit`: what lies behind slots is all over the memory.
+  template <class Visit, class Ahead>
+  uint64_t visit_slice(uint64_t cursor, Visit&& visit, Ahead&& ahead) const {
     constexpr uint64_t kEnd = uint64_t{1} << 32;
     if (size_ == 0) return kEnd;
     const uint32_t index = segment_of(static_cast<uint32_t>(cursor));
     const Segment& segment = directory_[index];
+    const Slot* const slots = segment.block->slots();
+    constexpr uint32_t kAhead = 24;
     for (uint32_t i = 0; i < segment.capacity; i++) {
-      if (!segment.block->slots()[i].empty()) visit(segment.block->slots()[i]);
+      if (i + kAhead < segment.capacity && !slots[i + kAhead].empty()) ahead(slots[i + kAhead]);
+      if (!slots[i].empty()) visit(slots[i]);
     }
     const uint32_t depth = segment.block->depth;
     return ((cursor >> (32 - depth)) + 1) << (32 - depth);

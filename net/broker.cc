@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <future>
@@ -24,8 +25,12 @@ int64_t clock_ns(clockid_t clock) {
   return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
-// Interest records are small and rare beside messages.
-uint32_t interest_ring_bytes(uint32_t delivery_bytes) { return std::max<uint32_t>(delivery_bytes / 4, 64 * 1024); }
+// Interest records are small and rare beside messages. What is in a ring is read in one turn, and a turn is to be
+// short: some thousand records, be they from one shard or from many.
+uint32_t interest_ring_bytes(uint32_t delivery_bytes, uint32_t shards) {
+  const uint32_t each = std::bit_floor(std::max(delivery_bytes / 16 / std::max(shards - 1, 1u), 1u));
+  return std::max<uint32_t>(each, 16 * 1024);
+}
 
 }  // namespace
 
@@ -38,7 +43,7 @@ Broker::~Broker() { stop(0); }
 
 std::string Broker::start() {
   const auto ring_bytes = static_cast<uint32_t>(server_.options.native.ring_bytes);
-  rings_ = std::make_unique<core::RingMatrix>(plan_.shards, interest_ring_bytes(ring_bytes), ring_bytes);
+  rings_ = std::make_unique<core::RingMatrix>(plan_.shards, interest_ring_bytes(ring_bytes, plan_.shards), ring_bytes);
   for (uint32_t n = 0; n < plan_.shards; ++n) {
     shards_.push_back(std::make_unique<core::Shard>(server_, n, plan_.shards, rings_.get(),
                                                     plan_.seed + n * 0x9e3779b9u, monotonic_ns(), wall_clock_ns()));
