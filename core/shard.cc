@@ -243,7 +243,12 @@ void Shard::on_delivery(uint32_t from, const char* bytes) {
 
 bool Shard::end_turn() {
   bool busy = timers_.advance(now_ns_) != 0;
-  busy |= mailbox_.run(*this) != 0;
+  if (!mailbox_.empty()) {
+    // Who asks what is known here takes it for known to the server: the other shards hear of it before the answer.
+    if (shard_count_ > 1) publish();
+    mailbox_.run(*this);
+    busy = true;
+  }
   if (!replays_.empty()) busy |= go_on_with_replays();
   if (!paced_.empty()) busy |= release_paced();
   if (interest_stuck_ || delivery_stuck_) {
