@@ -115,7 +115,7 @@ void LeafSession::on_secured() {
   if (accepted()) {
     if (greeted_) return;
     stage_timer_.cancel();
-    tls_first_ = true;
+    mark_tls_first();
     return greet();
   }
   wait_for_info();  // another one comes, if compression is agreed on
@@ -615,7 +615,6 @@ void LeafSession::message_line(std::string& to, const core::Account&, const core
 void LeafSession::describe(core::ConnRow& row, bool subs) const {
   PeerLink::describe(row, subs);
   if (accepted()) row.version = connect_.version;
-  row.tls_first = tls_first_;
   row.up = up();
   row.spoke = spoke_;
   row.isolated = isolated_;

@@ -119,7 +119,6 @@ class LeafSession final : public PeerLink, public core::InterestListener {
   bool compression_settled_ = false;
   bool registered_ = false;
   bool greeted_ = false;                  // accepted: the first INFO is out
-  bool tls_first_ = false;                // and TLS was there before it
   std::unique_ptr<PeerInfo> first_info_;  // solicited, while the handshake that it asked for goes on
   LeafConnect connect_;                   // what the solicitor said; ours if we are it
   std::string nonce_;

@@ -130,10 +130,7 @@ void PeerLink::describe(core::ConnRow& row, bool) const {
   row.stalls = stalls;
   row.subscriptions = subscription_count();
   row.name = remote_name_;
-  if (!secured()) return;
-  row.tls_version = tls_->version();
-  row.tls_cipher_suite = tls_->cipher_suite();
-  row.tls_peer_certs = tls_->peer_certificates();
+  if (filter() != nullptr) filter()->describe(row);
 }
 
 // ---------------------------------------------------------------------------------------------------- input

@@ -75,6 +75,7 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   bool secured() const { return tls_ != nullptr && tls_->established(); }
   // The peer has not even begun with its part of the handshake.
   bool tls_untouched() const { return tls_ != nullptr && tls_->untouched(); }
+  void mark_tls_first() { tls_->mark_first(); }
   // In front of a handshake that nobody has begun.
   void send_in_clear(std::string_view line);
 

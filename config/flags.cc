@@ -611,7 +611,8 @@ std::string help_tls_text() {
          "or by --tls --tlscert <file> --tlskey <file> [--tlsverify --tlscacert <file>].\n" +
          std::string(is_built("tls") ? "" : "This version does not support that yet.\n") +
          "\n"
-         "Sections of the same kind inside cluster, gateway, gateways[], leafnodes and remotes[] secure the connections\n"
+         "Sections of the same kind inside cluster, gateway, gateways[], leafnodes and remotes[] secure the "
+         "connections\n"
          "between servers.\n";
 }
 

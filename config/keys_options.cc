@@ -13,10 +13,8 @@ constexpr std::int64_t kMostPeerSubscriptions = std::int64_t{1} << 31;
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMost32 = std::numeric_limits<std::int32_t>::max();
 
-// Rows that only matter together with another one, which is refused itself: tls, jetstream.
+// Rows that only matter together with another one, which is refused itself: jetstream.
 bool always_harmless(const Value&) { return true; }
-
-bool never_harmless(const Value&) { return false; }
 
 // trace_verbose and trace_headers are kinds of trace and switch it, too, in whatever direction.
 Key trace_kind_row(std::string_view name, bool Options::*field, std::string_view doc) {
@@ -428,10 +426,8 @@ Section make_options_section() {
           // --- security
           block<S>("authorization", &S::authorization, authorization_section(), "who may connect", check_authorization),
           text<S>("no_auth_user", &S::no_auth_user, "", "user that connections without credentials become"),
-          // Without tls{} (refused below) there is nothing it could allow.
-          flag<S>("allow_non_tls", &S::allow_non_tls, "false", "with tls: clients may stay in clear")
-              .later(always_harmless),
-          block<S>("tls", &S::tls, tls_section(), "encryption of client connections").later(never_harmless),
+          flag<S>("allow_non_tls", &S::allow_non_tls, "false", "with tls: clients may stay in clear"),
+          block<S>("tls", &S::tls, tls_section(), "encryption of client connections"),
           custom<S>("accounts", "map of accounts", "{}", "isolated subject spaces", read_accounts).later(),
           custom<S>(
               "mappings|maps", "map of subjects", "{}", "subject rewriting in the global account",

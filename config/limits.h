@@ -41,6 +41,12 @@ inline std::int64_t peer_control_line_bytes(const Options& options) {
 
 inline Duration tls_timeout(const Tls& tls) { return tls.timeout.value_or(kDefaultTlsTimeout); }
 
+// With TLS: clients may stay in clear. handshake_first without patience leaves them no choice.
+inline bool allows_plain_clients(const Options& options) {
+  if (!options.tls || !options.allow_non_tls) return false;
+  return !options.tls->handshake_first || options.tls->handshake_first_fallback > Duration{0};
+}
+
 // How long a client or a server may take to send an acceptable CONNECT.
 inline Duration auth_timeout(const Authorization& authorization, const std::optional<Tls>& tls) {
   if (authorization.timeout && *authorization.timeout > Duration{0}) return *authorization.timeout;

@@ -735,6 +735,7 @@ void ClientSession::describe(ConnRow& row, bool subs) const {
   row.traffic = traffic;
   row.stalls = stalls;
   row.subscriptions = sids_.size();
+  if (filter() != nullptr) filter()->describe(row);
   if (connected_ != nullptr) {
     row.name = connected_->name;
     row.lang = connected_->lang;

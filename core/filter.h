@@ -16,6 +16,8 @@
 
 namespace peregrine::core {
 
+struct ConnRow;
+
 class Filter {
  public:
   explicit Filter(BufferPool* pool) : wire(pool) {}
@@ -31,6 +33,8 @@ class Filter {
   // The session says nothing more: what the filter's protocol says at the end is appended to `wire`, once, however
   // often this is called.
   virtual void finish() {}
+  // What /connz says of it.
+  virtual void describe(ConnRow&) const {}
   // From here on `upper` stands between the session and this filter. Only of filters that are made for it.
   virtual void carry(std::unique_ptr<Filter> upper) { assert(upper == nullptr); }
 

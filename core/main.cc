@@ -17,6 +17,7 @@
 
 #include "cluster/peering.h"
 #include "config/flags.h"
+#include "config/limits.h"
 #include "config/url.h"
 #include "core/cpuset.h"
 #include "core/go_format.h"
@@ -32,6 +33,7 @@
 #include "net/control/signals.h"
 #include "net/monitor.h"
 #include "net/socket.h"
+#include "net/tls/clients.h"
 
 namespace peregrine {
 namespace {
@@ -164,7 +166,13 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   broker_plan.make_backend = choice->make;
   broker_plan.listeners = listeners->fds;
   broker_plan.seed = seed;
+  if (options.tls) {
+    auto context = net::tls::Context::make(*options.tls, net::tls::Use::kListener);
+    if (!context) return fatal(context.error());
+    broker_plan.client_tls = std::make_shared<const net::tls::Clients>(*context, options);
+  }
   peering.add_listeners(broker_plan);
+  const std::shared_ptr<const net::tls::Clients> client_tls = broker_plan.client_tls;
   net::Broker broker(server, std::move(broker_plan));
   peering.run_on(broker);
 
@@ -176,6 +184,11 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.host = options.host;
   facts.port = options.port;
   facts.leaf_port = peering.leaf_port();
+  if (options.tls) {
+    facts.tls_required = !config::allows_plain_clients(options);
+    facts.tls_verify = options.tls->verify;
+    facts.cert_not_after_ns = client_tls->context().not_after_ns();
+  }
   facts.auth_required = server.auth.announced();
   facts.options = std::make_shared<const config::Options>(options);
   facts.start_ns = started_ns;
@@ -206,6 +219,12 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   for (const std::string& note : broker.backend_report().notes) log->info("{}: {}", broker.backend_report().name, note);
   peering.start_leafnodes();
   log->info("Listening for client connections on {}", net::host_and_port(options.host, options.port));
+  if (options.tls) {
+    const bool optional = config::allows_plain_clients(options);
+    log->info("TLS {} for client connections", optional ? "available" : "required");
+    if (client_tls->first() && client_tls->patience_ns() == 0)
+      log->warn("Clients that are not using \"TLS Handshake First\" option will fail to connect");
+  }
   log->info("Server is ready");
   peering.start_clusters();
 
@@ -249,10 +268,20 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   return 0;
 }
 
+// What the options name on the disk.
+config::Findings check_files(const config::Options& options) {
+  config::Findings findings = cluster::check_tls(options);
+  if (options.tls) {
+    const auto context = net::tls::Context::make(*options.tls, net::tls::Use::kListener);
+    if (!context) findings.errors.push_back({"tls", "tls: " + context.error()});
+  }
+  return findings;
+}
+
 int run(int argc, char** argv) {
   const std::string argv0 = argc > 0 ? argv[0] : "peregrine";
   const std::string program = argv0.substr(argv0.rfind('/') + 1);
-  auto command = config::parse_command_line(argc, argv, config::system_sources(), cluster::check_tls);
+  auto command = config::parse_command_line(argc, argv, config::system_sources(), check_files);
   if (!command) {
     std::fprintf(stderr, "%s\n", command.error().c_str());
     return 1;

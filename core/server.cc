@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "config/limits.h"
+
 namespace peregrine::core {
 
 Server::Server(config::Options options_in, ServerIdentity identity_in, HashKey key, Log& log_in, Workers& workers_in)
@@ -33,6 +35,12 @@ void Server::rebuild() {
   head["port"] = info_.port;
   head["headers"] = !options.no_header_support;
   if (auth.announced()) head["auth_required"] = true;
+  if (options.tls) {
+    const bool optional = config::allows_plain_clients(options);
+    if (!optional) head["tls_required"] = true;
+    if (options.tls->verify) head["tls_verify"] = true;
+    if (optional) head["tls_available"] = true;
+  }
   head["max_payload"] = options.max_payload;
   info_head_ = "INFO " + head.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   info_head_.pop_back();

@@ -84,7 +84,7 @@ std::string Broker::start() {
       ready->set_value("");
       if (!may_run.get()) return;
       if (n < plan_.listeners.size()) {
-        if (const int error = reactors_[n]->listen_for_clients(plan_.listeners[n]); error < 0) {
+        if (const int error = reactors_[n]->listen_for_clients(plan_.listeners[n], plan_.client_tls.get()); error < 0) {
           server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
         }
       }

@@ -33,7 +33,8 @@ struct BrokerPlan {
   // Makes shard n's backend, on its thread. An error stops the start.
   std::function<std::expected<std::unique_ptr<Backend>, std::string>(uint32_t)> make_backend;
   std::vector<int> listeners;  // one listening socket per shard, or none; ownership passes to the backends
-  std::vector<PeerListener> peer_listeners;  // numbered from 1
+  std::shared_ptr<const tls::Clients> client_tls;  // null = in clear
+  std::vector<PeerListener> peer_listeners;        // numbered from 1
   uint64_t seed = 0;
 };
 

@@ -39,7 +39,8 @@ struct ServerFacts {
   bool tls_required = false;
   bool tls_verify = false;
   // When the listeners' certificates expire; 0 = there are none.
-  int64_t cluster_cert_not_after_ns = 0, gateway_cert_not_after_ns = 0, leaf_cert_not_after_ns = 0;
+  int64_t cert_not_after_ns = 0, cluster_cert_not_after_ns = 0, gateway_cert_not_after_ns = 0,
+          leaf_cert_not_after_ns = 0;
   std::string ip;
   std::vector<std::string> connect_urls;
   std::vector<std::string> ws_connect_urls;

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "net/tls/clients.h"
+
 namespace peregrine::net {
 
 Reactor::Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
@@ -125,9 +127,11 @@ int Reactor::listen(int fd, uint32_t listener, OpenSession open) {
   return backend_->listen(fd, listener);
 }
 
-int Reactor::listen_for_clients(int fd) {
-  return listen(fd, kClientListener, [](core::Shard& shard, Opened opened) {
-    return shard.open_client(opened.conn, std::move(opened.ip), opened.port);
+int Reactor::listen_for_clients(int fd, const tls::Clients* tls) {
+  return listen(fd, kClientListener, [tls](core::Shard& shard, Opened opened) {
+    core::Session* session = shard.open_client(opened.conn, std::move(opened.ip), opened.port);
+    if (tls != nullptr) tls->secure(*session);
+    return session;
   });
 }
 

@@ -28,6 +28,10 @@
 
 namespace peregrine::net {
 
+namespace tls {
+class Clients;
+}
+
 // Of a connection that has just been accepted or dialled.
 struct Opened {
   ConnId conn;
@@ -67,7 +71,8 @@ class Reactor {
   // Listener 0 is the clients' one.
   static constexpr uint32_t kClientListener = 0;
   int listen(int fd, uint32_t listener, OpenSession open);
-  int listen_for_clients(int fd);
+  // `tls`: null = in clear; must outlive the reactor.
+  int listen_for_clients(int fd, const tls::Clients* tls = nullptr);
   void stop_listening(uint32_t listener = kClientListener) { backend_->stop_listening(listener); }
   // Opens a connection to a numeric address; `then` is called exactly once, in a later turn.
   void dial(const Address& to, int64_t timeout_ns, OnDialed then);

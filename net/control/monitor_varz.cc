@@ -237,6 +237,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   put_unless_empty(json, "system_account", facts.system_account);
   json["slow_consumer_stats"] = kind_counts(slow);
   json["stale_connection_stats"] = kind_counts(stale);
+  put_not_after(json, facts.cert_not_after_ns);
   json["disk_io_wait_stats"] = {{"waiters", 0}, {"waits", 0}, {"wait_time", 0}, {"max_wait_time", 0}};
 
   Json& own = json["peregrine"] = Json::object();

@@ -33,7 +33,7 @@ int bio_create(BIO* bio) {
   return 1;
 }
 
-core::TlsPeerCert describe(X509* certificate) {
+core::TlsPeerCert shown(X509* certificate) {
   return {subject_of(certificate), key_of(certificate), fingerprint_of(certificate)};
 }
 
@@ -134,6 +134,11 @@ void Filter::begin() {
 bool Filter::decode(std::string_view bytes, std::string& plain) {
   if (state_ == State::kFailed || bytes.empty()) return state_ != State::kFailed;
   if (state_ == State::kEnded) return true;  // nothing may follow, and nobody cares
+  if (may_be_plain_ && untouched() && static_cast<unsigned char>(bytes[0]) != kHandshakeRecord) stay_plain();
+  if (state_ == State::kPlain) {
+    plain.append(bytes);
+    return true;
+  }
   input_ = bytes;
   if (state_ == State::kHandshake) {
     if (!looks_like_tls())
@@ -180,12 +185,25 @@ void Filter::describe_peer() {
   if (const char* name = SSL_CIPHER_standard_name(SSL_get_current_cipher(ssl))) cipher_suite_ = name;
   X509* own = SSL_get0_peer_certificate(ssl);
   if (own == nullptr) return;
-  peer_certificates_.push_back(describe(own));
+  peer_certificates_.push_back(shown(own));
   STACK_OF(X509)* chain = SSL_get_peer_cert_chain(ssl);
   for (int n = 0; n < sk_X509_num(chain); ++n) {
     X509* each = sk_X509_value(chain, n);
-    if (X509_cmp(each, own) != 0) peer_certificates_.push_back(describe(each));
+    if (X509_cmp(each, own) != 0) peer_certificates_.push_back(shown(each));
   }
+}
+
+bool Filter::stay_plain() {
+  if (!may_be_plain_ || state_ != State::kHandshake || !untouched()) return false;
+  state_ = State::kPlain;
+  return true;
+}
+
+void Filter::describe(core::ConnRow& row) const {
+  row.tls_version = version_;
+  row.tls_cipher_suite = cipher_suite_;
+  row.tls_peer_certs = peer_certificates_;
+  row.tls_first = first_;
 }
 
 bool Filter::fail(Failure failure) {
@@ -228,10 +246,24 @@ bool Filter::read_records(std::string& plain) {
 void Filter::carry(std::unique_ptr<core::Filter> upper) { upper_ = std::move(upper); }
 
 void Filter::encode(core::Outbox& plain) {
+  if (state_ == State::kPlain) return pass(plain);
   if (state_ != State::kEstablished && state_ != State::kEnded) return plain.clear();
   if (upper_ == nullptr) return write_records(plain);
   upper_->encode(plain);
   write_records(upper_->wire);
+}
+
+void Filter::pass(core::Outbox& plain) {
+  std::array<iovec, 64> pieces;
+  while (!plain.empty()) {
+    const size_t count = plain.gather(pieces.data(), pieces.size(), SIZE_MAX);
+    size_t size = 0;
+    for (size_t n = 0; n < count; ++n) {
+      wire.append({static_cast<const char*>(pieces[n].iov_base), pieces[n].iov_len});
+      size += pieces[n].iov_len;
+    }
+    plain.consume(size);
+  }
 }
 
 // Full records: many lines go into one, a large payload is encrypted from where it lies.

@@ -55,6 +55,15 @@ class Filter final : public core::Filter {
 
   bool accepts() const { return server_.empty(); }
   bool established() const { return state_ == State::kEstablished; }
+  // Of a connection that is accepted: who begins with something else than a handshake stays in clear,
+  void allow_plain() { may_be_plain_ = true; }
+  // and who has not begun yet may be told so. False: no.
+  bool stay_plain();
+  bool is_plain() const { return state_ == State::kPlain; }
+  // The handshake was there before a word was said.
+  void mark_first() { first_ = true; }
+  // An owner that is nobody else's.
+  void keep(std::unique_ptr<Owner> owner) { kept_ = std::move(owner); }
   // Nothing has come from the peer yet, not a byte.
   bool untouched() const { return received_ == 0; }
   // Of an established connection, as /connz says it.
@@ -67,10 +76,11 @@ class Filter final : public core::Filter {
   void encode(core::Outbox& plain) override;
   std::string_view error() const override { return error_; }
   void finish() override;
+  void describe(core::ConnRow& row) const override;
   void carry(std::unique_ptr<core::Filter> upper) override;
 
  private:
-  enum class State : uint8_t { kHandshake, kEstablished, kEnded, kFailed };
+  enum class State : uint8_t { kHandshake, kEstablished, kPlain, kEnded, kFailed };
 
   static bio_method_st* bio_method();
   static int bio_read(bio_st* bio, char* to, int size);
@@ -83,6 +93,7 @@ class Filter final : public core::Filter {
   bool fail(Failure failure);
   bool read_records(std::string& plain);
   void write_records(core::Outbox& from);
+  void pass(core::Outbox& plain);
 
   const std::shared_ptr<const Context> context_;
   const std::string server_;
@@ -95,6 +106,9 @@ class Filter final : public core::Filter {
   std::string_view input_;  // of decode(), what OpenSSL has not read yet
   uint64_t received_ = 0;
   bool said_goodbye_ = false;
+  bool may_be_plain_ = false;
+  bool first_ = false;
+  std::unique_ptr<Owner> kept_;
   std::unique_ptr<core::Filter> upper_;
   std::string error_;
   Failure refused_;  // what was wrong with the peer's certificate
