@@ -404,6 +404,11 @@ bool GatewaySession::describe(core::GatewayRow& row, const core::GatewayzQuery& 
     to.mode = text(mode);
   }
   if (!outbound_) return true;
+  for (auto& to : row.accounts) {
+    const core::Account* known = gateways_.settings().knows(to.name) ? &shard.account(core::kGlobalAccount) : nullptr;
+    const auto guess = known != nullptr ? guesses_.find(known->number) : guesses_.end();
+    if (guess != guesses_.end()) to.no_interest = guess->second.unwanted.size();
+  }
   for (const core::Subscription* sub : interest()) {
     if (sub->side != Side::kGateways || sub->origin() == kGuess) continue;
     core::Account& account = shard.account(sub->peer_place().account);

@@ -153,6 +153,7 @@ struct GatewayRow {
   struct AccountRow {
     std::string name, mode;
     uint64_t subscriptions = 0, queue_subscriptions = 0;
+    uint64_t no_interest = 0;  // subjects refused one by one
     std::vector<SubRow> subs;
   };
   std::vector<AccountRow> accounts;

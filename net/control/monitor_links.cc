@@ -55,6 +55,7 @@ Json gateway_detail(const core::GatewayRow& row, const core::GatewayzQuery& quer
     Json each = Json::object();
     each["name"] = account.name;
     each["interest_mode"] = account.mode;
+    put_unless_empty(each, "no_interest_count", account.no_interest);
     each["interest_only_threshold"] = kInterestOnlyThreshold;
     if (row.outbound) {
       put_unless_empty(each, "num_subs", account.subscriptions);

@@ -289,13 +289,15 @@ def advertised_and_given_up(mix):
 # ---------------------------------------------------------------------------------------------------- interest modes
 
 
+def account_row(node, cluster, account="$G"):
+    """What /gatewayz says of the account on this node's outbound connection to that cluster; nothing: {}."""
+    remote = (node.get_json("/gatewayz?accs=1").get("outbound_gateways") or {}).get(cluster) or {}
+    return next((row for row in remote.get("accounts") or [] if row["name"] == account), {})
+
+
 def mode_of(node, cluster, account="$G"):
     """How this node's outbound connection to that cluster treats the account; None: it says nothing of it."""
-    remote = (node.get_json("/gatewayz?accs=1").get("outbound_gateways") or {}).get(cluster) or {}
-    for row in remote.get("accounts") or []:
-        if row["name"] == account:
-            return row["interest_mode"]
-    return None
+    return account_row(node, cluster, account).get("interest_mode")
 
 
 @case(short=True, mixes=(["P/N", "D/P"], ["P/N", "N/P", "P/D", "D/P", "P/P"]))
@@ -341,6 +343,7 @@ def guesses_until_told(mix):
             publisher.flush()
             return sent() == before
         check(until(refused, 10, 0.05), "goes on guessing")
+        equal(account_row(node, "c2").get("no_interest_count"), 1, "subjects refused, in /gatewayz")
         start = sent()
         for _ in range(100):
             publisher.publish("t.unwanted")
