@@ -286,6 +286,27 @@ def advertised_and_given_up(mix):
                 pass
 
 
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def pauses_grow(mix):
+    """connect_backoff: one second, two, four between attempts to reach a cluster that is not there."""
+    dead = free_port()
+    gateway = (f'debug: true\nconnect_error_reports: 1\ngateway {{ name: c1, listen: "{HOST}:{free_port()}", connect_backoff: true\n'
+               f'  gateways: [ {{ name: gone, url: "nats://{HOST}:{dead}" }} ] }}')
+    with Cluster([mix[0][0]], extra=gateway) as cluster:
+        cluster.start()
+
+        def attempt(number):
+            lines = [line for line in cluster[0].log().splitlines()
+                     if 'Error connecting to explicit gateway "gone"' in line and f"(attempt {number})" in line]
+            if not lines:
+                return None
+            hours, minutes, seconds = lines[0].split()[2].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        check(until(lambda: attempt(4), 10, 0.1), cluster[0].log_tail())
+        pauses = [(attempt(n + 1) - attempt(n)) % 86400 for n in (1, 2, 3)]
+        check(all(pause > least - 0.1 for pause, least in zip(pauses, (1, 2, 4))), f"pauses of {pauses} s")
+
+
 # ---------------------------------------------------------------------------------------------------- interest modes
 
 

@@ -11,6 +11,7 @@ where there is one). Each case is also held between nats-servers only ("new<-new
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import socket
@@ -967,6 +968,50 @@ def a_hub_that_says_nothing(server):
             first.settimeout(5)
             check(first.recv(100) == b"", "it gave up without closing")
             listener.accept()[0].close()
+
+
+def logged_at(node, text):
+    """When the log said that first; seconds of the day."""
+    line = next(line for line in node.log().splitlines() if text in line)
+    hours, minutes, seconds = line.split()[2].split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+@alone
+def a_hub_that_cannot_be_reached(server):
+    """dial_timeout: a port whose queue is full answers no SYN."""
+    with socket.socket() as listener, contextlib.ExitStack() as queue:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((HOST, port))
+        remote = f'url: "nats://{HOST}:{port}", dial_timeout: "2500ms"'
+        with Node(server, listen=False, remotes=[remote], args=["-D"]) as node:
+            failed = f"dial tcp {HOST}:{port}: i/o timeout"
+            check(until(lambda: failed in node.log(), 10), node.log_tail())
+            took = (logged_at(node, failed) - logged_at(node, "Trying to connect as leafnode to remote server")) % 86400
+            check(took > 2.4, f"given up after {took} s")  # the usual time is a second
+
+
+@alone
+def a_leaf_that_does_not_read(server):
+    """write_deadline, and write_timeout: close."""
+    with Node(server, leaf='write_deadline: "300ms"\nwrite_timeout: close') as node, Client(node) as client:
+        raw, _ = solicit(node)
+        raw.until("LS+ $LDS.")
+        raw.send("LS+ flood\nPING\n")
+        raw.until("PONG")
+        for _ in range(24):  # more than two sockets hold, less than what may wait
+            client.pub("flood", bytes(1 << 20))
+        client.sync(60)
+        closed = "Leafnode connection closed: Slow Consumer (Write Deadline)"
+        check(until(lambda: closed in node.log(), 10), node.log_tail())
+        check("Slow Consumer Detected: WriteDeadline of 300" in node.log(), node.log_tail())
+        check(until(lambda: node.leafs() == []), "still there")
+        raw.sock.close()
 
 
 @alone
