@@ -406,15 +406,23 @@ def goodbye(stage):
 
 @scene
 def idle(stage):
-    """A broker nobody uses costs next to nothing."""
-    with stage.broker() as broker:
-        time.sleep(2)
-        seconds = 20 if stage.full else 5
-        before = broker.cpu_s()
-        time.sleep(seconds)
-        share = (broker.cpu_s() - before) / seconds
-        assert share < 0.1, f"{share:.1%} of a core"
-    return f"{share:.1%} of a core"
+    """A broker nobody uses costs next to nothing, unless it was told to spin; and it is awake at once, or nearly."""
+    seconds, said, shares, looks = 10 if stage.full else 4, [], {}, {}
+    for mode in ("adaptive", "interrupt", "spin"):
+        with stage.broker(memory=f"huge_pages: false, memory: 512MB, idle: {mode}") as broker:
+            in_client("hello")
+            time.sleep(2)
+            before, polls = broker.cpu_s(), broker.dpdk()["shards"][0]["empty_polls"]
+            time.sleep(seconds)
+            shares[mode] = (broker.cpu_s() - before) / seconds
+            looks[mode] = (broker.dpdk()["shards"][0]["empty_polls"] - polls) / seconds
+            answered = in_client("hello")
+        said.append(f"{mode} {shares[mode]:.1%} of a core, {looks[mode]:.0f} looks a second, then a connection within {answered['ms']} ms")
+    for mode in ("adaptive", "interrupt"):
+        assert shares[mode] < 0.1, f"{mode}: {shares[mode]:.1%} of a core"
+    # However little a busy machine leaves to who spins, it looks more often than who sleeps.
+    assert looks["spin"] > 20 * looks["adaptive"], f"{looks}"
+    return f"{seconds} s each: " + "; ".join(said)
 
 
 def main():
