@@ -22,6 +22,16 @@ class ClientSession final : public Session {
   ClientSession(Shard& shard, uint64_t cid, uint32_t conn, std::string ip, uint16_t port);
   ~ClientSession() override;
 
+  // --- changing shards (placement.h) ---
+  struct Luggage;
+  // Nobody addresses it, and it is in no state that belongs to this shard.
+  bool can_move() const;
+  // Everything of it. What remains is to be destroyed without a word.
+  std::unique_ptr<Luggage> pack();
+  // The same client on another shard, by another name of its connection; arrived() when it can be read from.
+  ClientSession(Shard& shard, uint32_t conn, std::unique_ptr<Luggage> from);
+  void arrived();
+
   void start();
   void feed(std::string_view bytes) override;
   void take_up() override;
@@ -98,7 +108,9 @@ class ClientSession final : public Session {
   bool suspended_ = false;  // a worker compares the password
   bool first_pong_sent_ = false;
   bool counted_ = false;  // in the account's connections
+  bool packed_ = false;   // it goes on elsewhere
   uint8_t pings_out_ = 0;
+  uint16_t info_serial_ = 0;  // of the INFO it was told last
   int protocol_ = 0;
   int64_t ping_due_ns_ = INT64_MAX;
   int64_t ping_sent_ns_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/crossing.h"
 #include "core/shard.h"
@@ -146,6 +147,7 @@ void Deal::cross(Hand& hand) {
   std::memcpy(at, &record, sizeof(record));
   std::memcpy(at + sizeof(record), hand.begin, record.bytes);
   shard_.end_delivery(hand.shard);
+  shard_.placement().crossed(*from_, hand.shard, std::exchange(hand.messages, 0), std::exchange(hand.payload_bytes, 0));
 }
 
 void Deal::finish(Account& account, size_t max_pending) {

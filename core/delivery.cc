@@ -96,6 +96,7 @@ bool Delivery::publish(Account& account, const Message& message) {
   }
   if (targets != 0) {
     const Asker asker = taken ? Asker{} : asker_of(message, targets);
+    if (!taken) note_crossing(message, targets);
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
@@ -197,6 +198,7 @@ bool Delivery::publish_far(Account& account, const Message& message, SideSet sid
   for (const Pick& pick : picks_) targets |= ShardSet{1} << pick.shard;
   if (targets != 0) {
     const Asker asker = taken ? Asker{} : asker_of(message, targets);
+    if (!taken) note_crossing(message, targets);
     taken = true;
     for (ShardSet rest = targets; rest != 0; rest &= rest - 1) {
       const auto target = static_cast<uint32_t>(__builtin_ctzll(rest));
@@ -500,6 +502,12 @@ bool Delivery::deliver_to_group(const QueueGroup& group, const Message& message,
   return false;
 }
 
+// Nobody here took it: if all goes to one other shard, its publisher may be better off there.
+void Delivery::note_crossing(const Message& message, ShardSet targets) {
+  if (message.from == nullptr || (targets & (targets - 1)) != 0) return;
+  shard_.placement().crossed(*message.from, static_cast<uint32_t>(__builtin_ctzll(targets)), 1, message.payload.size());
+}
+
 uint32_t Delivery::pick_shard(const QueueGroup& group) {
   uint64_t at = shard_.random().below(group.remote_weight);
   for (const ShardWeight& each : group.remote) {
@@ -596,6 +604,7 @@ void Delivery::cross(uint32_t target, Account& account, const Message& message, 
 }
 
 void Delivery::on_record(const char* bytes) {
+  ++records_;
   DeliveryRecord record;
   std::memcpy(&record, bytes, sizeof(record));
   const char* picks = bytes + sizeof(record);
@@ -705,6 +714,7 @@ void Delivery::on_frames(const char* bytes) {
       run.close();
     }
     if (run.open(nullptr, account, operation, prefix, record.sides, record.group)) continue;
+    ++records_;
     Message message;
     message.subject = operation.subject;
     message.payload = operation.payload;

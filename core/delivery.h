@@ -72,6 +72,7 @@ class Delivery {
 
   uint64_t repicks() const { return repicks_; }
   uint64_t vanished() const { return vanished_; }
+  uint64_t records() const { return records_; }
   void count_peers(uint64_t messages, uint64_t bytes) {
     peer_traffic_.out_msgs += messages;
     peer_traffic_.out_bytes += bytes;
@@ -117,6 +118,7 @@ class Delivery {
   };
   Reference refer(const Message& message, uint32_t skip, const Outbox& outbox);
   uint32_t pick_shard(const QueueGroup& group);
+  void note_crossing(const Message& message, ShardSet targets);
   bool serve_pick(const CrossingPick& pick, const Message& message, Account& account, uint8_t hops);
   void cross_again(const Message& message, Account& account, uint8_t hops, Asker asker);
   Asker asker_of(const Message& message, ShardSet targets);
@@ -152,6 +154,7 @@ class Delivery {
 
   uint64_t repicks_ = 0;   // queue picks made again because the member had gone
   uint64_t vanished_ = 0;  // and given up because nobody was left
+  uint64_t records_ = 0;   // messages that came over a ring by themselves
 };
 
 }  // namespace peregrine::core

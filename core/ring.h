@@ -54,6 +54,10 @@ class Ring {
     tail_.value.store(producer_.tail, std::memory_order_release);
   }
 
+  // For a fence: where what is written next goes, and whether the consumer has finished with everything before.
+  uint64_t position() const { return producer_.tail; }
+  bool read_up_to(uint64_t position) const { return head_.value.load(std::memory_order_acquire) >= position; }
+
   // --- consumer ---
   uint64_t snapshot() const { return tail_.value.load(std::memory_order_acquire); }
   bool empty() const { return consumer_.head == snapshot(); }

@@ -366,6 +366,8 @@ void Run::finish() {
     } else {
       shard_.count_peer_messages(messages_, payload_bytes_);
     }
+  } else {
+    from_rings_ += messages_;
   }
   if (dealt_) return deal_.finish(*account_, max_pending_);
   const bool share = direct_ == nullptr && out_bytes_ >= kShareFrom;
@@ -424,6 +426,8 @@ void Run::send_frames() {
     }
     shard_.end_delivery(target);
   }
+  if (receivers_.empty() && (crossing_ & (crossing_ - 1)) == 0)
+    shard_.placement().crossed(*from_, static_cast<uint32_t>(__builtin_ctzll(crossing_)), messages_, payload_bytes_);
 }
 
 }  // namespace peregrine::core

@@ -62,6 +62,9 @@ class Run {
     if (open_) finish();
   }
 
+  // Messages from rings that were taken, so far.
+  uint64_t from_rings() const { return from_rings_; }
+
  private:
   static constexpr size_t kRunBytes = 16 * 1024;
   static constexpr size_t kReferredBytes = 128 * 1024;
@@ -124,6 +127,7 @@ class Run {
   uint32_t block_used_ = 0;
   size_t out_bytes_ = 0;  // encoded for each receiver
   uint64_t messages_ = 0, payload_bytes_ = 0;
+  uint64_t from_rings_ = 0;
 };
 
 }  // namespace peregrine::core

@@ -77,6 +77,7 @@ void Server::change_info(const std::function<void(ServerInfo&)>& change) {
   change(info_);
   lame_duck_.store(info_.lame_duck, std::memory_order_relaxed);
   rebuild();
+  info_serial_.fetch_add(1, std::memory_order_release);
 }
 
 ServerInfo Server::info() const {

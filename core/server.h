@@ -21,6 +21,7 @@
 #include "core/hash.h"
 #include "core/interest.h"
 #include "core/log.h"
+#include "core/standstill.h"
 #include "core/sublist.h"
 
 namespace peregrine::core {
@@ -68,6 +69,8 @@ class Server {
   void change_info(const std::function<void(ServerInfo&)>& change);
   ServerInfo info() const;
   bool lame_duck() const { return lame_duck_.load(std::memory_order_relaxed); }
+  // Changes with it.
+  uint16_t info_serial() const { return info_serial_.load(std::memory_order_acquire); }
 
   uint64_t next_cid() { return next_cid_.fetch_add(1, std::memory_order_relaxed) + 1; }
   // Counts a client in, or refuses it (max_connections).
@@ -93,6 +96,7 @@ class Server {
   OriginId name_origin(std::string_view cluster);
   std::string origin_name(OriginId origin) const;
 
+  Standstill standstill;       // of the sessions on their shards
   bool tells_origins = false;  // there are routes; set before any shard runs
   std::vector<Shard*> shards;  // filled before any shard runs
 
@@ -107,6 +111,7 @@ class Server {
   std::atomic<uint64_t> next_cid_{4};  // nats-server's first client is 5 too: the first ids are its internal clients'
   std::atomic<int64_t> clients_{0};
   std::atomic<bool> lame_duck_{false};
+  std::atomic<uint16_t> info_serial_{0};
   mutable std::mutex accounts_mutex_;
   std::vector<std::string> account_names_{"$G"};
   std::unordered_map<OriginId, std::string> origin_names_;

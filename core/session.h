@@ -17,6 +17,7 @@
 #include "core/interest.h"
 #include "core/outbox.h"
 #include "core/permissions.h"
+#include "core/placement.h"
 #include "core/protocol.h"
 #include "core/snapshot.h"
 #include "core/timer_wheel.h"
@@ -37,6 +38,7 @@ enum Hold : uint8_t {
   kHoldPaced = 8,    // it feeds a subscriber that is busy taking what it has (Shard::pace)
   kHoldPeer = 16,    // a peer: an answer is awaited
   kHoldTurn = 32,    // it has sent more changes of the index than one turn has time for (Shard::wait_for_turn)
+  kHoldMoving = 64,  // it changes shards (placement.h)
 };
 
 class Session {
@@ -98,6 +100,7 @@ class Session {
   void unhold(Hold why);
   bool held() const { return holds_ != 0; }
   bool held_by(Hold why) const { return (holds_ & why) != 0; }
+  bool held_only_by(Hold why) const { return holds_ == why; }
 
   // The "<ip>:<port> - cid:<n>" of log lines, and behind it who the peer says it is.
   virtual std::string label() const;
@@ -120,6 +123,7 @@ class Session {
   uint64_t target_serial = 0;  // peers: the last message it is a target of; clients: the last run that dealt to it,
   uint32_t target_index = 0;   // and which one (delivery.h, deal.h)
   int64_t peer_rtt_ns = 0;     // gateways: the nearest is asked first; 0 = not measured yet
+  std::unique_ptr<Heading> heading;  // Placement's; publishers whose messages cross
 
   // --- the reactor's ---
   const uint32_t conn;           // the backend's name for the connection

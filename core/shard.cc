@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/client_luggage.h"
 #include "core/client_session.h"
 #include "core/peer_session.h"
 
@@ -45,7 +46,8 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
       timers_(now_ns),
       sid_hash_(server.hash_key.k0, server.hash_key.k1, index + 1),
       delivery_(*this),
-      run_(*this) {
+      run_(*this),
+      placement_(*this) {
   accounts_.push_back(
       std::make_unique<Account>(std::string(kGlobalAccountName), kGlobalAccount, server.hash_key, index));
   if (const auto& mappings = server.options.mappings; !mappings.empty()) {
@@ -77,6 +79,12 @@ void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
     if (now_ns - now_ns_ > kLongTurnNs) ++long_turns_;
   }
   awake_ = true;
+  if (shard_count_ > 1) {
+    const uint64_t handled = messages_taken_ + delivery_.records() + run_.from_rings();
+    const int64_t worked_ns = std::max<int64_t>(std::min(now_ns, worked_until_ns_) - now_ns_, 0);
+    load_.add(now_ns, worked_ns, handled - std::exchange(messages_told_, handled));
+    worked_until_ns_ = 0;
+  }
   now_ns_ = now_ns;
   wall_ns_ = wall_ns;
   ++turns_;
@@ -264,6 +272,7 @@ bool Shard::end_turn() {
   if (shard_count_ > 1) {
     if (!rules.drain_before_think) drain_interest();
     publish();
+    if (placement_.waiting()) busy |= placement_.step();
   }
   return busy;
 }
@@ -275,6 +284,7 @@ int64_t Shard::next_deadline_ns() const {
   // Whoever empties a full ring does not wake its producer: look again soon.
   if (stuck) at = std::min(at, now_ns_ + 100'000);
   for (const Paced& each : paced_) at = std::min(at, each.until_ns);
+  if (placement_.waiting()) at = std::min(at, now_ns_ + Placement::kLookNs);
   return at;
 }
 
@@ -603,7 +613,9 @@ void Shard::closed(Session& session, CloseReason reason) {
   if (session.detached_) forget(session);  // else close_some() does, when its subscriptions are withdrawn
 }
 
-void Shard::forget(Session& session) {
+// Out of everything that knows it here.
+void Shard::unlink(Session& session) {
+  placement_.forget(session);
   std::erase_if(paced_, [&](const Paced& each) {
     if (each.to == &session) each.producer->unhold(kHoldPaced);
     return each.producer == &session || each.to == &session;
@@ -617,6 +629,10 @@ void Shard::forget(Session& session) {
   last->table_index_ = session.table_index_;
   sessions_.pop_back();
   by_cid_.erase(session.cid);
+}
+
+void Shard::forget(Session& session) {
+  unlink(session);
   if (is_remembered(session) && server_.options.max_closed_clients > 0) {
     ConnRow row;
     session.describe(row, false);
@@ -628,6 +644,42 @@ void Shard::forget(Session& session) {
     if (closed_rows_.size() > static_cast<size_t>(server_.options.max_closed_clients)) closed_rows_.pop_front();
   }
   delete &session;
+}
+
+bool Shard::delivery_positions(std::vector<uint64_t>& positions) const {
+  positions.assign(shard_count_, 0);
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    const Peer& peer = peers_[n];
+    if (peer.out == nullptr) continue;
+    if (!peer.delivery_overflow.empty()) return false;
+    positions[n] = peer.out->delivery.position();
+  }
+  return true;
+}
+
+bool Shard::deliveries_read(const std::vector<uint64_t>& positions) const {
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    if (peers_[n].out != nullptr && !peers_[n].out->delivery.read_up_to(positions[n])) return false;
+  }
+  return true;
+}
+
+void Shard::depart(Session& session) {
+  unlink(session);
+  delete &session;
+}
+
+void Shard::arrive(std::unique_ptr<ClientSession::Luggage> luggage, std::unique_ptr<CarriedConnection> connection) {
+  const uint32_t conn = carrier_->take(std::move(connection));
+  auto made = std::make_unique<ClientSession>(*this, conn, std::move(luggage));
+  ClientSession& session = *made;
+  adopt(std::move(made));
+  carrier_->bind(session);
+  placement_.count_in();
+  session.arrived();
+  // It was on its way when those who were here were closed, or told to go one by one.
+  if (shut_down_ != CloseReason::kNone) session.close(shut_down_);
+  if (lame_duck_ && !lame_duck_timer_.armed()) close_next_lame_duck();
 }
 
 void Shard::stall(Session& producer, int64_t for_ns) {
@@ -976,6 +1028,8 @@ void Shard::announce_info() {
 }
 
 void Shard::shut_down(CloseReason reason) {
+  placement_.stop();
+  shut_down_ = reason;
   const std::vector<Session*> all = sessions_;
   for (Session* session : all) session->close(reason);
 }
@@ -984,6 +1038,7 @@ void Shard::shut_down(CloseReason reason) {
 // lame duck mode exists to avoid.
 void Shard::begin_lame_duck(int64_t over_ns) {
   lame_duck_ = true;
+  placement_.stop();
   const auto n = std::count_if(sessions_.begin(), sessions_.end(),
                                [](const Session* session) { return session->kind == SessionKind::kClient; });
   if (n == 0) return;
@@ -1036,6 +1091,8 @@ ShardSnapshot Shard::snapshot() const {
     out.rings.overflow_pending += peer.interest_overflow.size() + peer.delivery_overflow.size();
   }
   out.rings.held_sessions = ring_held_.size();
+  out.moved_in = placement_.moved_in();
+  out.moved_out = placement_.moved_out();
   out.turns = turns_;
   out.parks = parks_;
   out.longest_turn_ns = longest_turn_ns_;

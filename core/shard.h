@@ -27,12 +27,15 @@
 
 #include "core/account.h"
 #include "core/buffer.h"
+#include "core/client_session.h"
 #include "core/crossing.h"
 #include "core/delivery.h"
 #include "core/hash.h"
 #include "core/interest.h"
+#include "core/load.h"
 #include "core/log.h"
 #include "core/mailbox.h"
+#include "core/placement.h"
 #include "core/random.h"
 #include "core/ring.h"
 #include "core/run.h"
@@ -92,6 +95,12 @@ class Shard final : public ReleaseSink {
   bool end_turn();
   bool output_stuck() const { return interest_stuck_ && rules.hold_stuck_output; }
   std::vector<Session*>& dirty() { return dirty_; }
+  // What the turn before the next one has taken from connections, and how long it worked at most: until the next one
+  // begins, or `until_ns`. Not called after turns that did nothing.
+  void worked(uint64_t messages, int64_t until_ns = INT64_MAX) {
+    messages_taken_ += messages;
+    worked_until_ns_ = until_ns;
+  }
   // Records that have come from other shards or gone to them so far.
   uint64_t crossings() const { return ring_counters_.records_in + ring_counters_.records_out; }
   // When the next turn must come at the latest.
@@ -108,6 +117,7 @@ class Shard final : public ReleaseSink {
   // --- any thread ---
   void wake();
   void post(Mailbox::Command command);
+  const Load& load() const { return load_; }
 
   // --- for sessions and delivery, on this shard's thread ---
   Server& server() { return server_; }
@@ -123,6 +133,7 @@ class Shard final : public ReleaseSink {
   const SubscriptionPool& subscriptions() const { return subscriptions_; }
   Delivery& delivery() { return delivery_; }
   Run& current_run() { return run_; }
+  Placement& placement() { return placement_; }
   Account& account(uint32_t number) {
     if (number >= accounts_.size()) [[unlikely]]
       make_accounts(number);
@@ -174,6 +185,19 @@ class Shard final : public ReleaseSink {
 
   void set_subscription_limit(Subscription& sub, uint64_t max);
   uint64_t subscription_limit(const Subscription& sub) const;
+
+  // --- sessions that change shards (placement.h) ---
+  // How far each delivery ring has been written; false if something waits in an overflow list.
+  bool delivery_positions(std::vector<uint64_t>& positions) const;
+  // Whether the other shards have handled everything before.
+  bool deliveries_read(const std::vector<uint64_t>& positions) const;
+  // Its luggage has gone ahead: it is no longer a session of this shard, and not a closed one.
+  void depart(Session& session);
+  void arrive(std::unique_ptr<ClientSession::Luggage> luggage, std::unique_ptr<CarriedConnection> connection);
+  void set_carrier(Carrier* carrier) {
+    carrier_ = carrier;
+    placement_.set_carrier(carrier);
+  }
 
   // Larger ones go by the heap, which the ring's bound does not bound.
   uint32_t largest_record() const { return largest_record_; }
@@ -255,6 +279,7 @@ class Shard final : public ReleaseSink {
   void release_held();
   void close_some();
   void forget(Session& session);
+  void unlink(Session& session);
   void close_next_lame_duck();
 
   Server& server_;
@@ -312,6 +337,14 @@ class Shard final : public ReleaseSink {
   alignas(128) std::atomic<uint32_t> sleeping_{kAwake};
   std::function<void()> waker_;
 
+  Placement placement_;
+  Carrier* carrier_ = nullptr;
+  Load load_;
+  int64_t worked_until_ns_ = 0;  // 0: the last turn did nothing
+  uint64_t messages_taken_ = 0;
+  uint64_t messages_told_ = 0;  // to load_, those from rings included
+
+  CloseReason shut_down_ = CloseReason::kNone;  // who comes now is closed for this
   bool lame_duck_ = false;
   int64_t lame_duck_interval_ns_ = 0;
   Timer lame_duck_timer_;

@@ -78,6 +78,7 @@ struct ShardSnapshot {
   uint64_t stalled_clients = 0;  // times a producer was held back because of a slow consumer
   std::vector<AccountSnapshot> accounts;
   RingSnapshot rings;
+  uint64_t moved_in = 0, moved_out = 0;  // publishers that changed shards (placement.h)
   uint64_t turns = 0, parks = 0;
   int64_t longest_turn_ns = 0;  // from the beginning of a turn to that of the next, without sleep between
   uint64_t long_turns = 0;      // longer than a millisecond

@@ -36,12 +36,14 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/placement.h"
 
 namespace peregrine::net {
 
@@ -138,6 +140,14 @@ class Backend : public core::Lender {
   // until it finishes too (at most a second), since closing on unread bytes would reset the connection and could
   // destroy the last -ERR on its way. Calling it twice is allowed.
   virtual void close(ConnId conn, bool abort) = 0;
+
+  // Connections that change shards (core/placement.h), between backends of one kind. give() lets a connection go that
+  // is paused, with no send in flight: no event of it comes any more, its ConnId is free as after kClosed, and what has
+  // not been delivered as kData is for whom take() is called on. Null: something is still under way, ask again in a
+  // later turn (or it is broken, and kClosed will come). take() gives it a ConnId here; it is open, and not paused.
+  virtual bool can_give() const { return false; }
+  virtual std::unique_ptr<core::CarriedConnection> give(ConnId) { return nullptr; }
+  virtual ConnId take(std::unique_ptr<core::CarriedConnection>) { return kNoConn; }
 
   virtual Address remote_address(ConnId conn) const = 0;
   virtual Address local_address(ConnId conn) const = 0;

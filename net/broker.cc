@@ -122,6 +122,7 @@ bool Broker::run_on_shards(const std::function<bool(core::Shard&)>& command, int
     std::condition_variable done;
     size_t left;
   };
+  const core::Standstill::Guard still(server_.standstill);
   auto pending = std::make_shared<Pending>();
   pending->left = shards_.size();
   for (auto& shard : shards_) {

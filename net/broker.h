@@ -47,7 +47,8 @@ class Broker {
 
   std::string start();  // "" or why not
 
-  // Runs `command` on every shard and waits until all have answered true; false after `timeout_ms`.
+  // Runs `command` on every shard and waits until all have answered true; false after `timeout_ms`. No session changes
+  // shards meanwhile.
   bool run_on_shards(const std::function<bool(core::Shard&)>& command, int timeout_ms);
   void stop_listening();  // for clients
   // After start(): that shard's reactor, to be used on the shard's thread only.

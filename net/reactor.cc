@@ -16,6 +16,7 @@ Reactor::Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::I
     : shard_(shard), backend_(std::move(backend)), idle_(idle), spin_ns_(spin_ns), wall_clock_(std::move(wall_clock)) {
   shard_.set_waker([backend = backend_.get()] { backend->wake(); });
   shard_.pool().set_lender(backend_.get());
+  shard_.set_carrier(this);
 }
 
 bool Reactor::turn() {
@@ -31,6 +32,7 @@ bool Reactor::turn() {
   flush();
   backend_->flush();
   report_accept_errors();
+  if (busy) shard_.worked(input_.messages);
   return busy;
 }
 
@@ -116,9 +118,28 @@ void Reactor::feed(core::Session& session, const Event& event) {
 
 void Reactor::enter(const Event& event, const std::function<core::Session*(Opened)>& open) {
   Address remote = backend_->remote_address(event.conn);
-  if (event.conn >= by_conn_.size()) by_conn_.resize(std::max<size_t>(event.conn + 1, by_conn_.size() * 2));
+  make_room(event.conn);
   by_conn_[event.conn] = open({event.conn, std::move(remote.host), remote.port});
   if (by_conn_[event.conn] == nullptr) backend_->close(event.conn, true);
+}
+
+void Reactor::make_room(ConnId conn) {
+  if (conn >= by_conn_.size()) by_conn_.resize(std::max<size_t>(conn + 1, by_conn_.size() * 2));
+}
+
+std::unique_ptr<core::CarriedConnection> Reactor::give(core::Session& session) {
+  std::unique_ptr<core::CarriedConnection> connection = backend_->give(session.conn);
+  if (connection != nullptr) by_conn_[session.conn] = nullptr;
+  return connection;
+}
+
+uint32_t Reactor::take(std::unique_ptr<core::CarriedConnection> connection) {
+  return backend_->take(std::move(connection));
+}
+
+void Reactor::bind(core::Session& session) {
+  make_room(session.conn);
+  by_conn_[session.conn] = &session;
 }
 
 int Reactor::listen(int fd, uint32_t listener, OpenSession open) {
@@ -209,7 +230,10 @@ void Reactor::run() {
       // What came much too late came while somebody else had the core.
       if (judge != nullptr) judge->worth(shard_.now_ns() - since <= 2 * most);
       judge = nullptr;
-      if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) backend_->gather(pause);
+      if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) {
+        shard_.worked(0, backend_->now_ns());
+        backend_->gather(pause);
+      }
       continue;
     }
     if (idle_ == config::Idle::kSpin) continue;

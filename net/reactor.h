@@ -60,12 +60,15 @@ class SpinJudge {
   int score_ = 0;
 };
 
-class Reactor {
+class Reactor final : public core::Carrier {
  public:
   // `wall_clock` gives nanoseconds since the Unix epoch (a simulation gives its own).
   Reactor(core::Shard& shard, std::unique_ptr<Backend> backend, config::Idle idle, int64_t spin_ns,
           std::function<int64_t()> wall_clock);
-  ~Reactor() { shard_.pool().set_lender(nullptr); }
+  ~Reactor() {
+    shard_.pool().set_lender(nullptr);
+    shard_.set_carrier(nullptr);
+  }
 
   // Accepts connections from a listening socket, which it owns from now on. Call these on the reactor's thread.
   // Listener 0 is the clients' one.
@@ -90,6 +93,11 @@ class Reactor {
   Backend& backend() { return *backend_; }
   core::Shard& shard() { return shard_; }
 
+  bool can_carry() const override { return backend_->can_give(); }
+  std::unique_ptr<core::CarriedConnection> give(core::Session& session) override;
+  uint32_t take(std::unique_ptr<core::CarriedConnection> connection) override;
+  void bind(core::Session& session) override;
+
  private:
   static constexpr int64_t kAcceptReportNs = 1'000'000'000;
   static constexpr size_t kSendEntries = 64;
@@ -100,6 +108,7 @@ class Reactor {
   void feed(core::Session& session, const Event& event);
   void take(core::Session& session, const Event& event);
   void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
+  void make_room(ConnId conn);
   void report_accept_errors();
   void flush();
   void flush_session(core::Session& session);

@@ -122,6 +122,8 @@ Json shard_detail(const core::ShardSnapshot& shard) {
   json["in_bytes"] = shard.traffic.in_bytes;
   json["out_msgs"] = shard.traffic.out_msgs;
   json["out_bytes"] = shard.traffic.out_bytes;
+  json["moved_in"] = shard.moved_in;
+  json["moved_out"] = shard.moved_out;
   json["turns"] = shard.turns;
   json["parks"] = shard.parks;
   json["longest_turn_us"] = shard.longest_turn_ns / 1000;

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <climits>
 
+#include "net/carried_socket.h"
+
 namespace peregrine::net::epoll {
 namespace {
 
@@ -370,6 +372,27 @@ void Backend::resume(ConnId id) {
   Conn& conn = conns_[id];
   conn.paused = false;
   arm(id, wanted(conn) | conn.armed);
+}
+
+std::unique_ptr<core::CarriedConnection> Backend::give(ConnId id) {
+  Conn& conn = conns_[id];
+  if (conn.state != State::kOpen || conn.error != 0 || !conn.paused || conn.blocked) return nullptr;
+  arm(id, 0);
+  if (conn.state != State::kOpen) return nullptr;
+  auto carried = std::make_unique<CarriedSocket>(std::move(conn.fd), conn.remote);
+  conns_.retire(id);
+  return carried;
+}
+
+ConnId Backend::take(std::unique_ptr<core::CarriedConnection> connection) {
+  auto& carried = static_cast<CarriedSocket&>(*connection);
+  const ConnId id = conns_.take();
+  Conn& conn = conns_[id];
+  conn.remote = carried.remote;
+  conn.fd = std::move(carried.fd);
+  conn.state = State::kOpen;
+  arm(id, EPOLLIN);
+  return id;
 }
 
 void Backend::close(ConnId id, bool abort) {

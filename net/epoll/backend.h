@@ -48,6 +48,9 @@ class Backend final : public net::Backend {
   void pause(ConnId conn) override;
   void resume(ConnId conn) override;
   void close(ConnId conn, bool abort) override;
+  bool can_give() const override { return true; }
+  std::unique_ptr<core::CarriedConnection> give(ConnId conn) override;
+  ConnId take(std::unique_ptr<core::CarriedConnection> connection) override;
   Address remote_address(ConnId conn) const override;
   Address local_address(ConnId conn) const override;
   void park(int64_t deadline_ns) override;

@@ -297,6 +297,44 @@ void Backend::resume(ConnId id) {
   make_ready(id);
 }
 
+// Dropped on the way, as when its broker crashes: reset.
+struct Backend::Carried final : core::CarriedConnection {
+  Carried(Network& network, std::shared_ptr<Stream> stream, int side)
+      : network(network), stream(std::move(stream)), side(side) {}
+  ~Carried() override {
+    if (stream != nullptr) network.reset(*stream, side);
+  }
+  Network& network;
+  std::shared_ptr<Stream> stream;
+  const int side;
+};
+
+std::unique_ptr<core::CarriedConnection> Backend::give(ConnId id) {
+  Conn& conn = conns_[id];
+  if (conn.state != State::kOpen || conn.broken != 0 || !conn.paused || conn.last_chunk || conn.blocked ||
+      conn.sending != SendStage::kNone || network_.chance(20)) {
+    return nullptr;
+  }
+  end(conn).handle = kNoConn;  // what arrives now is looked at where it is taken
+  auto carried = std::make_unique<Carried>(network_, std::move(conn.stream), conn.side);
+  std::erase(ready_, id);
+  conns_.retire(id);
+  return carried;
+}
+
+ConnId Backend::take(std::unique_ptr<core::CarriedConnection> connection) {
+  auto& carried = static_cast<Carried&>(*connection);
+  const ConnId id = conns_.take();
+  Conn& conn = conns_[id];
+  conn.state = State::kOpen;
+  conn.side = carried.side;
+  conn.stream = std::move(carried.stream);
+  end(conn).owner = this;
+  end(conn).handle = id;
+  make_ready(id);
+  return id;
+}
+
 void Backend::close(ConnId id, bool abort) {
   if (!conns_.holds(id)) return;
   Conn& conn = conns_[id];

@@ -42,6 +42,9 @@ class Backend final : public net::Backend, public Endpoint {
   void pause(ConnId conn) override;
   void resume(ConnId conn) override;
   void close(ConnId conn, bool abort) override;
+  bool can_give() const override { return true; }
+  std::unique_ptr<core::CarriedConnection> give(ConnId conn) override;
+  ConnId take(std::unique_ptr<core::CarriedConnection> connection) override;
   Address remote_address(ConnId conn) const override;
   Address local_address(ConnId conn) const override;
   void park(int64_t deadline_ns) override { parked_until_ns_ = deadline_ns; }
@@ -78,6 +81,7 @@ class Backend final : public net::Backend, public Endpoint {
     std::vector<iovec> offered;
     std::string offered_bytes;
   };
+  struct Carried;
   struct Incoming {
     std::shared_ptr<Stream> stream;
     uint32_t listener;

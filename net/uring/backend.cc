@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <climits>
 
+#include "net/carried_socket.h"
+
 namespace peregrine::net::uring {
 namespace {
 
@@ -535,6 +537,31 @@ void Backend::resume(ConnId id) {
   if (!conns_.holds(id) || conns_[id].state != State::kOpen) return;
   conns_[id].paused = false;
   need_attention(id);
+}
+
+// ---- changing shards
+
+std::unique_ptr<core::CarriedConnection> Backend::give(ConnId id) {
+  Conn& conn = conns_[id];
+  if (conn.state != State::kOpen || conn.error != 0 || conn.ended || !conn.paused || conn.receiving ||
+      conn.sending != SendStage::kNone) {
+    return nullptr;
+  }
+  auto carried = std::make_unique<CarriedSocket>(std::move(conn.fd), conn.remote);
+  conns_.retire(id);
+  return carried;
+}
+
+ConnId Backend::take(std::unique_ptr<core::CarriedConnection> connection) {
+  auto& carried = static_cast<CarriedSocket&>(*connection);
+  const ConnId id = conns_.take();
+  Conn& conn = conns_[id];
+  conn.remote = carried.remote;
+  conn.fd = std::move(carried.fd);
+  conn.state = State::kOpen;
+  conn.zero_copy = features_.zero_copy && (options_.zero_copy_on_loopback || !conn.remote.loopback());
+  need_attention(id);
+  return id;
 }
 
 // ---- closing

@@ -87,6 +87,8 @@ class Machine {
       shards_.back()->set_waker([] {});
       received_.push_back(std::make_unique<Received>(size_t{1} << 20));
       shards_.back()->pool().set_lender(received_.back().get());
+      haulers_.push_back(std::make_unique<Hauler>(*this, n));
+      shards_.back()->set_carrier(haulers_.back().get());
       server.shards.push_back(shards_.back().get());
     }
     acquired_.resize(shards);
@@ -166,6 +168,7 @@ class Machine {
       session->dirty = false;
       Client& client = *clients_[session->conn];
       if (session->gone()) continue;
+      session->reading = !session->held() && !session->closing();
       if (session->held_by(core::kHoldRing) && !session->abort()) continue;
       if (client.reads) take_output(*session, client);
       if (session->closing() && (session->abort() || session->outbox.empty())) {
@@ -191,6 +194,8 @@ class Machine {
   void set_rules(const std::function<void(core::CrossingRules&)>& change) {
     for (auto& shard : shards_) change(shard->rules);
   }
+
+  bool moves = false;  // publishers may change shards
 
   core::NullLog log;
   ImmediateWorkers workers;
@@ -222,8 +227,39 @@ class Machine {
     return text;
   }
 
+  // A client's connection between two shards.
+  struct Hauled final : core::CarriedConnection {
+    Hauled(Client& client, uint32_t conn) : client(client), conn(conn) {}
+    Client& client;
+    const uint32_t conn;
+  };
+  class Hauler final : public core::Carrier {
+   public:
+    Hauler(Machine& machine, uint32_t shard) : machine_(machine), shard_(shard) {}
+    bool can_carry() const override { return machine_.moves; }
+    std::unique_ptr<core::CarriedConnection> give(core::Session& session) override {
+      Client& client = *machine_.clients_[session.conn];
+      for (const auto& [other, bytes] : machine_.acquired_[shard_]) {
+        if (other == &client) return nullptr;
+      }
+      client.session = nullptr;
+      return std::make_unique<Hauled>(client, session.conn);
+    }
+    uint32_t take(std::unique_ptr<core::CarriedConnection> connection) override {
+      auto& hauled = static_cast<Hauled&>(*connection);
+      hauled.client.shard = shard_;
+      return hauled.conn;
+    }
+    void bind(core::Session& session) override { machine_.clients_[session.conn]->session = &session; }
+
+   private:
+    Machine& machine_;
+    const uint32_t shard_;
+  };
+
   core::RingMatrix rings_;
   std::vector<std::unique_ptr<Received>> received_;
+  std::vector<std::unique_ptr<Hauler>> haulers_;
   std::vector<std::unique_ptr<core::Shard>> shards_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<std::vector<std::pair<Client*, std::string>>> acquired_;

@@ -748,6 +748,77 @@ TEST_P(BackendTest, ReportNamesTheBackend) {
   EXPECT_EQ((*server)->report().notes.size(), fallbacks ? 2u : 0u);
 }
 
+// Back and forth between two backends while the peer writes: every byte once, in order, and the end of stream.
+TEST_P(BackendTest, ConnectionsChangeBackends) {
+  CheckedBackend other(make());
+  CheckedBackend* backends[] = {server.get(), &other};
+  constexpr size_t kTotal = 4 << 20;
+  std::string all(kTotal, 0);
+  std::mt19937_64 random(5);
+  for (char& c : all) c = static_cast<char>(random());
+  auto [peer, id] = connected();
+  server->park_ns = other.park_ns = 1 * kMs;
+  std::string got;
+  std::vector<ConnId> conns{id};
+  size_t here = 0, written = 0;
+  for (CheckedBackend* each : backends) {
+    each->keep = false;
+    each->on_event = [&, each](const Event& event) {
+      if (event.kind == Event::Kind::kData) got.append(event.data, event.size);
+      EXPECT_EQ(each, backends[here]);
+    };
+  }
+  for (int move = 0; move < 20; ++move) {
+    CheckedBackend& from = *backends[here];
+    const size_t want = got.size() + 26'000;
+    ASSERT_TRUE(from.run_until([&] {
+      if (written < want + 4096) written += write_some(peer.get(), std::string_view(all).substr(written, 30'000));
+      return got.size() >= want;
+    }));
+    EXPECT_EQ(from.give(conns.back()), nullptr) << "it is being read from";
+    from->pause(conns.back());
+    if (move % 3 == 0) {
+      // What it sends leaves before it does.
+      while (from.send(conns.back(), "x").status == SendResult::Status::kBlocked) from.turn();
+      ASSERT_TRUE(from.run_until([&] { return !from.conn(conns.back()).sending; }));
+    }
+    std::unique_ptr<core::CarriedConnection> carried;
+    ASSERT_TRUE(from.run_until([&] { return carried != nullptr || (carried = from.give(conns.back())) != nullptr; }));
+    EXPECT_EQ(from.open_conns(), 0u);
+    written += write_some(peer.get(), std::string_view(all).substr(written, 100));
+    from.run_for(2 * kMs);
+    here = 1 - here;
+    backends[here]->turn();
+    conns.push_back(backends[here]->take(std::move(carried)));
+    EXPECT_EQ((*backends[here])->remote_address(conns.back()).host, "127.0.0.1");
+    (*backends[here])->flush();
+  }
+  CheckedBackend& last = *backends[here];
+  ASSERT_TRUE(last.run_until([&] {
+    written += write_some(peer.get(), std::string_view(all).substr(written));
+    return got.size() == kTotal;
+  }));
+  EXPECT_TRUE(got == all);
+  std::string answers;
+  read_some(peer.get(), answers);
+  EXPECT_EQ(answers, std::string(7, 'x'));
+  peer.reset();
+  ASSERT_TRUE(last.run_until([&] { return last.closed.size() == 1; }));
+  EXPECT_EQ(backends[1 - here]->closed.size(), 0u);
+}
+
+TEST_P(BackendTest, WhatNobodyTakesIsClosed) {
+  auto [peer, id] = connected();
+  (*server)->pause(id);
+  std::unique_ptr<core::CarriedConnection> carried;
+  ASSERT_TRUE(server->run_until([&] { return carried != nullptr || (carried = server->give(id)) != nullptr; }));
+  std::string nothing;
+  EXPECT_TRUE(read_some(peer.get(), nothing));
+  carried.reset();
+  ASSERT_TRUE(server->run_until([&] { return !read_some(peer.get(), nothing); }));
+  EXPECT_EQ(nothing, "");
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernel, BackendTest,
                          ::testing::Values(epoll_case(), uring_case(), uring_plain_case(), uring_tiny_case(),
                                            uring_zero_copy_case()),

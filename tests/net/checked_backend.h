@@ -108,6 +108,26 @@ class CheckedBackend {
     }
     return result;
   }
+  std::unique_ptr<core::CarriedConnection> give(ConnId id) {
+    auto carried = backend_->give(id);
+    if (carried != nullptr) {
+      EXPECT_FALSE(conns_[id].sending);
+      conns_[id].open = false;
+      closed_turn_[id] = turns_;
+      --open_;
+    }
+    return carried;
+  }
+  ConnId take(std::unique_ptr<core::CarriedConnection> carried) {
+    const ConnId id = backend_->take(std::move(carried));
+    Conn& conn = conns_[id];
+    EXPECT_FALSE(conn.open) << "conn " << id << " given out twice";
+    EXPECT_NE(closed_turn_[id], turns_) << "conn " << id << " reused within a turn";
+    conn = Conn();
+    conn.open = true;
+    ++open_;
+    return id;
+  }
   SendResult send(ConnId id, std::string_view bytes) {
     const iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
     return send(id, {&piece, 1});

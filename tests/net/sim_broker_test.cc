@@ -183,6 +183,81 @@ TEST(SimBroker, FindsARuleThatIsMissing) {
   EXPECT_LE(seed, 500u) << "publishing before draining interest went unnoticed";
 }
 
+// Three publishers, each mostly heard on one shard and now and then on all three; what they are heard on changes. Every
+// subscriber hears each of them in order and nothing twice. True if so.
+bool publishers_move_in_order(uint64_t seed, bool fence, uint64_t& moves) {
+  sim::Network network(seed, sim::Options::drawn_from(seed));
+  sim::Scheduler scheduler(network);
+  SimBroker broker(network, scheduler, "broker", 3);
+  constexpr int kMessages = 600;
+  for (uint32_t n = 0; n < 3; ++n) {
+    auto& settings = broker.shard(n).placement().settings;
+    settings.fence = fence;
+    settings.messages = 16;
+    settings.gap_ns = 0;
+    settings.rest_s = 0;
+    settings.patience_ns = 10 * sim::Scheduler::kSecond;
+  }
+  const auto dial = [&](const std::string& more) {
+    sim::Client& client = network.dial("client", {"broker", SimBroker::kPort});
+    client.send(kConnect + more + "PING\r\n");
+    scheduler.run_until([&] { return count(client.received(), "PONG\r\n") == 1; }, 100 * sim::Scheduler::kSecond);
+    client.take();
+    return &client;
+  };
+  std::vector<sim::Client*> subscribers, publishers;
+  for (int n = 0; n < 4; ++n) subscribers.push_back(dial("SUB all.* 1\r\nSUB " + std::to_string(n) + ".* 2\r\n"));
+  for (int n = 0; n < 3; ++n) publishers.push_back(dial(""));
+  std::vector<std::vector<std::vector<int>>> expected(4, std::vector<std::vector<int>>(3));
+  std::vector<size_t> target(3);
+  for (int n = 0; n < kMessages; ++n) {
+    for (size_t p = 0; p < 3; ++p) {
+      if (n % 100 == 0) target[p] = network.random().below(4);
+      const bool all = n % 10 == 9;
+      const std::string payload = std::to_string(n) + std::string(n % 50 == 0 ? 3000 : 0, '.');
+      publishers[p]->send("PUB " + (all ? "all" : std::to_string(target[p])) + "." + std::to_string(p) + " " +
+                          std::to_string(payload.size()) + "\r\n" + payload + "\r\n");
+      for (size_t s = 0; s < 4; ++s) {
+        if (all || s == target[p]) expected[s][p].push_back(n);
+      }
+    }
+    if (n % 20 == 0) scheduler.run_for(static_cast<int64_t>(network.random().below(2'000'000)));
+    if (n % 100 == 50)
+      scheduler.stall(broker.actor(static_cast<uint32_t>(network.random().below(3))),
+                      static_cast<int64_t>(network.random().below(5'000'000)));
+  }
+  bool good = true;
+  for (size_t s = 0; s < 4; ++s) {
+    size_t all = 0;
+    for (const auto& each : expected[s]) all += each.size();
+    good &= scheduler.run_until([&] { return count(subscribers[s]->received(), "MSG ") >= all; },
+                                1000 * sim::Scheduler::kSecond);
+    subscribers[s]->send("PING\r\n");
+    good &= scheduler.run_until([&] { return count(subscribers[s]->received(), "PONG\r\n") == 1; },
+                                100 * sim::Scheduler::kSecond);
+    const std::string text = subscribers[s]->take();
+    std::vector<std::vector<int>> got(3);
+    for (size_t at = 0; (at = text.find("MSG ", at)) != std::string::npos;) {
+      const auto p = static_cast<size_t>(text[text.find('.', at) + 1] - '0');
+      at = text.find("\r\n", at) + 2;
+      got[p].push_back(std::stoi(text.substr(at)));
+    }
+    good &= got == expected[s];
+  }
+  EXPECT_TRUE(network.violations().empty()) << network.violations()[0];
+  for (uint32_t n = 0; n < 3; ++n) moves += broker.shard(n).snapshot().moved_in;
+  return good;
+}
+
+TEST(SimBroker, PublishersChangeShardsInOrder) {
+  uint64_t moves = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) EXPECT_TRUE(publishers_move_in_order(seed, true, moves)) << seed;
+  EXPECT_GT(moves, 100u);
+  uint64_t seed = 1;
+  while (seed <= 300 && publishers_move_in_order(seed, false, moves)) ++seed;
+  EXPECT_LE(seed, 300u) << "a move without its fence went unnoticed";
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, SimBrokerTest, ::testing::Range<uint64_t>(1, 31));
 
 }  // namespace

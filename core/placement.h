@@ -1,0 +1,126 @@
+// Publishers move to the shard where their messages go.
+//
+// The kernel spreads connections over the shards without knowing who will talk to whom, and a message that crosses
+// costs about twice one that stays. A client without subscriptions is addressed by nobody (ring records are addressed
+// by subject), so it may change shards between two turns. It does when most of what it publishes goes to one other
+// shard and nowhere else, be it to clients there or to a route, gateway or leafnode connection:
+//   decide     where crossing records are written (crossed()), once per kMessages or kBytes of them;
+//   hold       it is not read from any more (kHoldMoving); what was received is dealt with here, its output leaves
+//   here; fence      until every other shard has handled all that this one had written for it. A message sent by way of
+//   the
+//              new shard could else overtake one sent before, at a third shard: two rings are not in order (rule 4);
+//   hand over  the backend lets go of the connection (Carrier), and all that makes up the session goes to the other
+//              shard as a command; a new session begins there in the middle of the conversation.
+// It reads nothing meanwhile, some ten microseconds to a millisecond. What takes longer than kPatienceNs is given up.
+//
+// Rule 1 holds on the new shard: what the client sends from now on is acquired there after the command was run, and
+// interest is drained after that. Nothing is owed to the session on the old one: a 503 is told on a subscription of the
+// requester, and it has none.
+//
+// When not: the other shard is busy more than half of the time, busier than this one, and the publisher is less than
+// half of what it does (a hundred publishers to one subscriber should not all end on one core); the session moved
+// lately (a second at first, doubling up to kRestLongestNs); another one is on its way (one at a time, kGapNs apart, so
+// that its effect can be seen); lame duck mode; a backend that can not give connections away (DPDK: the NIC decides); a
+// connection with a filter.
+//
+// One per shard, on its thread. The counters of a publisher whose messages cross are in Session::heading.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace peregrine::core {
+
+class ClientSession;
+class Session;
+class Shard;
+
+// Where a publisher's messages went lately.
+struct Heading {
+  uint32_t target = UINT32_MAX;                // the shard in question
+  uint32_t rest_s = 0;                         // how long it stays after a move
+  uint64_t messages = 0, bytes = 0;            // that went there and nowhere else, since
+  uint64_t from_messages = 0, from_bytes = 0;  // ... it had published these
+  uint64_t rate_messages = 0;                  // the same, since
+  int64_t rate_from_ns = 0;                    // ... then
+  int64_t not_before_ns = 0;                   // not to be moved
+};
+
+// A connection between two backends, in nobody's hands: dropped, it is closed.
+class CarriedConnection {
+ public:
+  virtual ~CarriedConnection() = default;
+};
+
+// The two ends of a move; implemented by the reactor over its backend.
+class Carrier {
+ public:
+  virtual bool can_carry() const = 0;
+  // The connection of a session that is not read from and has nothing in flight. Null: not yet (or never: it broke).
+  // Otherwise no event of it comes any more.
+  virtual std::unique_ptr<CarriedConnection> give(Session& session) = 0;
+  // What another shard's carrier gave: its name here. Events of it come after bind().
+  virtual uint32_t take(std::unique_ptr<CarriedConnection> connection) = 0;
+  virtual void bind(Session& session) = 0;
+
+ protected:
+  ~Carrier() = default;
+};
+
+class Placement {
+ public:
+  // Tests that need other figures change them; the shard's thread only.
+  struct Settings {
+    uint64_t messages = 256;  // crossing, before it is thought about
+    uint64_t bytes = 64 * 1024;
+    int64_t patience_ns = 20'000'000;
+    int64_t gap_ns = 5'000'000;
+    uint32_t rest_s = 1, rest_longest_s = 64;
+    int64_t rate_ns = 2'000'000;  // over which a publisher's share of a busy shard's work is measured
+    bool fence = true;            // off only to prove that it is needed
+  };
+
+  explicit Placement(Shard& shard) : shard_(shard) {}
+
+  void set_carrier(Carrier* carrier) { carrier_ = carrier; }
+  Settings settings;
+
+  // `session`, of this shard, has published messages that went to `target` and nobody else.
+  void crossed(Session& session, uint32_t target, uint64_t messages, uint64_t bytes);
+
+  // Once per turn; true if something moved.
+  bool step();
+  bool waiting() const { return moving_ != nullptr; }  // look again soon
+  static constexpr int64_t kLookNs = 30'000;
+  void forget(Session& session);
+  // Nobody leaves from here any more.
+  void stop();
+
+  uint64_t moved_in() const { return moved_in_; }
+  uint64_t moved_out() const { return moved_out_; }
+  void count_in() { ++moved_in_; }
+
+ private:
+  void start_over(Session& session, uint32_t target, uint64_t messages, uint64_t bytes);
+  void consider(Session& session);
+  bool is_welcome(Session& session) const;
+  void give_up();
+  void set_fence();
+  bool fence_passed() const;
+  bool hand_over();
+
+  Shard& shard_;
+  Carrier* carrier_ = nullptr;
+  bool stopped_ = false;
+  ClientSession* moving_ = nullptr;
+  uint32_t target_ = 0;
+  int64_t until_ns_ = 0;
+  int64_t next_ns_ = 0;  // no other before
+  bool fenced_ = false;
+  uint64_t fenced_messages_ = 0;  // the session had published when the fence was set
+  std::vector<uint64_t> fence_;   // by shard: how far it has to have read
+  uint64_t moved_in_ = 0, moved_out_ = 0;
+};
+
+}  // namespace peregrine::core
