@@ -181,6 +181,10 @@ class Station final : public core::Carrier {
 
 TEST(Threads, PublishersChangeShardsAndLoseNothing) {
   Machine machine(kShards, {}, 16 * 1024);
+  Station::subscribed = Station::finished = 0;
+  for (auto& reader : Station::progress) {
+    for (auto& each : reader) each = 0;
+  }
   std::vector<std::unique_ptr<Station>> stations;
   for (uint32_t n = 0; n < kShards; ++n) stations.push_back(std::make_unique<Station>(machine.shard(n)));
   std::vector<std::thread> threads;
