@@ -69,7 +69,8 @@ class Leafnodes:
                 return f"{node.name} has {len(rows)} leafnode connections, not {links}"
             for row in rows:
                 # What is behind that connection: those further up, or further down. A leafnode tells its hub nothing of that hub's.
-                behind = range(i) if row["is_spoke"] else range(i + 1, last + 1)
+                # (2.9 does not say which of the two; it only stands at an end of the chain.)
+                behind = range(i) if row.get("is_spoke", i == last) else range(i + 1, last + 1)
                 seen = sorted(s for s in row.get("subscriptions_list") or [] if s.startswith("t."))
                 all_wanted = sorted({s for k in behind for s in wanted[k]})
                 if seen != all_wanted:
