@@ -42,7 +42,7 @@ driver = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(driver)
 
 # A SUB that is refused never reaches the neighbour: so long a PONG waits for it, on a machine with nothing else to do.
-REFUSED_S = 0.3
+REFUSED_S = 2.0
 pair = []  # two Programs
 loop = asyncio.new_event_loop()
 
