@@ -225,17 +225,17 @@ class Shard final : public ReleaseSink {
     // Records that found the ring full: {uint32 size, bytes} each, in order.
     std::string interest_overflow, delivery_overflow;
     size_t interest_head = 0, delivery_head = 0;
-    OriginId origin = kNoOrigin;        // of the interest record that comes next
-    bool delivery_in_overflow = false;  // the record being written
-    uint32_t writing = 0;               // its size
-    char* heap = nullptr;               // set when it goes by pointer
-    uint64_t delivery_limit = 0;        // snapshot of this turn
-    bool wants_texts = false;           // it has, or had, listeners
-    bool asked_for_texts = false;       // by us, because we have;
-    bool sends_texts = false;           // and from here on it does
-    uint32_t quiet_bytes = 0;           // of interest, since it was last looked whether the peer sleeps
-    bool published = false;             // something that asks for waking it: a delivery, much interest,
-    bool published_quietly = false;     // or for waking it if it has listeners
+    OriginId origin = kNoOrigin;                                      // of the interest record that comes next
+    bool interest_in_overflow = false, delivery_in_overflow = false;  // the record being written
+    uint32_t writing = 0;                                             // its size
+    char* heap = nullptr;                                             // set when it goes by pointer
+    uint64_t delivery_limit = 0;                                      // snapshot of this turn
+    bool wants_texts = false;                                         // it has, or had, listeners
+    bool asked_for_texts = false;                                     // by us, because we have;
+    bool sends_texts = false;                                         // and from here on it does
+    uint32_t quiet_bytes = 0;        // of interest, since it was last looked whether the peer sleeps
+    bool published = false;          // something that asks for waking it: a delivery, much interest,
+    bool published_quietly = false;  // or for waking it if it has listeners
   };
 
   void interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
@@ -267,6 +267,9 @@ class Shard final : public ReleaseSink {
   void send_replay_slice(uint32_t to, uint64_t id, uint32_t account, Side side, uint64_t cursor);
   void on_replay(const char* bytes);
   void make_accounts(uint32_t up_to);
+  // Room for a record in `peer`'s interest ring (or its overflow list; then `cause`, if any, is held).
+  char* begin_interest(Peer& peer, uint32_t size, Session* cause);
+  void end_interest(Peer& peer, uint32_t size);
   void write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause);
   void on_interest(uint32_t from, const char* bytes);
   void on_delivery(uint32_t from, const char* bytes);

@@ -1,0 +1,439 @@
+// The part of a shard that is about interest: subscriptions in and out of its index, what other shards are told of them
+// and tell, and listeners (routes, gateways, leafnodes), who hear of all that is there and of every change. Rule 1 is
+// in the order of the turn (shard.cc); here nothing depends on when it is called.
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "core/peer_session.h"
+#include "core/shard.h"
+
+namespace peregrine::core {
+namespace {
+
+constexpr size_t kReplaySlice = 512;  // interest told to one peer per turn
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- from other shards
+
+bool Shard::drain_interest() {
+  bool all = false;
+  for (uint32_t from = 0; from < shard_count_; ++from) {
+    if (peers_[from].in == nullptr) continue;
+    Ring& ring = peers_[from].in->interest;
+    const uint64_t limit = ring.snapshot();
+    uint32_t size;
+    bool any = false;
+    while (const char* bytes = ring.peek(limit, size)) {
+      any = true;
+      ++ring_counters_.records_in;
+      ring_counters_.bytes_in += size;
+      switch (static_cast<CrossingType>(bytes[0])) {
+        case CrossingType::kHeap: {
+          HeapRecord heap;
+          std::memcpy(&heap, bytes, sizeof(heap));
+          on_interest_record(from, heap.bytes);
+          std::free(heap.bytes);
+          break;
+        }
+        default:
+          on_interest_record(from, bytes);
+      }
+      ring.pop(size);
+    }
+    if (any) ring.finish();
+    all |= any;
+  }
+  return all;
+}
+
+void Shard::on_interest_record(uint32_t from, const char* bytes) {
+  switch (static_cast<CrossingType>(bytes[0])) {
+    case CrossingType::kInterestReplay:
+      return on_replay(bytes);
+    case CrossingType::kLiteralInterest: {
+      LiteralInterestRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      Account& account = this->account(record.account);
+      account.side(record.side).set_remote_literal(from, record.hash, record.interested);
+      account.changed(record.side);
+      if (record.interested) account.note_new_interest(record.side, now_ns_);
+      peers_[from].origin = kNoOrigin;
+      return;
+    }
+    case CrossingType::kTextsFollow:
+      peers_[from].sends_texts = true;
+      return;
+    case CrossingType::kOriginInterest: {
+      OriginInterestRecord record;
+      std::memcpy(&record, bytes, sizeof(record));
+      const std::string_view subject(bytes + sizeof(record), record.subject_size);
+      const std::string_view queue(subject.data() + subject.size(), record.queue_size);
+      Account& account = this->account(record.account);
+      account.note_remote_origin(record.side, subject, queue, record.origin, record.change);
+      if (server_.tells_origins && record.side == Side::kLeafs)
+        account.note_origin(subject, queue, record.origin, record.change);
+      if (record.followed) peers_[from].origin = record.origin;
+      else tell_listeners(account, record.side, subject, queue, record.origin);
+      return;
+    }
+    default:
+      return on_interest(from, bytes);
+  }
+}
+
+void Shard::on_interest(uint32_t from, const char* bytes) {
+  InterestRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  const std::string_view subject(bytes + sizeof(record), record.subject_size);
+  const std::string_view queue(subject.data() + subject.size(), record.queue_size);
+  Account& account = this->account(record.account);
+  Sublist& sublist = account.side(record.side);
+  if (record.literal) {
+    sublist.set_remote_literal(from, record.hash, record.interested);
+  } else if (queue.empty()) {
+    sublist.set_remote(from, subject, record.interested);
+  } else {
+    sublist.set_remote_queue(from, subject, queue, record.weight);
+  }
+  account.changed(record.side);
+  if (record.interested) account.note_new_interest(record.side, now_ns_);
+  const OriginId origin = std::exchange(peers_[from].origin, kNoOrigin);
+  if (!listeners_.empty()) tell_listeners(account, record.side, subject, queue, origin);
+}
+
+// ---------------------------------------------------------------------------------------------------- to other shards
+
+template <class Record>
+void Shard::tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause) {
+  const auto fill = [&](char* to) {
+    std::memcpy(to, &record, sizeof(record));
+    put(put(to + sizeof(record), subject), queue);
+  };
+  for (Peer& peer : peers_) {
+    if (peer.out == nullptr) continue;
+    ++ring_counters_.records_out;
+    if constexpr (std::is_same_v<Record, InterestRecord>) {
+      if (record.literal && !peer.wants_texts) {
+        const LiteralInterestRecord brief{
+            .interested = record.interested, .side = record.side, .account = record.account, .hash = record.hash};
+        ring_counters_.bytes_out += sizeof(brief);
+        peer.quiet_bytes += sizeof(brief);
+        write_interest(peer, &brief, sizeof(brief), &cause);
+        continue;
+      }
+    }
+    ring_counters_.bytes_out += record.size();
+    peer.quiet_bytes += record.size();
+    if (record.size() > peer.out->interest.max_record()) {
+      HeapRecord heap;
+      heap.record_size = record.size();
+      heap.bytes = static_cast<char*>(std::malloc(heap.record_size));
+      if (heap.bytes == nullptr) throw std::bad_alloc();
+      fill(heap.bytes);
+      write_interest(peer, &heap, sizeof(heap), &cause);
+      continue;
+    }
+    fill(begin_interest(peer, record.size(), &cause));
+    end_interest(peer, record.size());
+  }
+}
+
+// A small record that is there already.
+void Shard::write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause) {
+  std::memcpy(begin_interest(peer, size, cause), bytes, size);
+  end_interest(peer, size);
+}
+
+// ---------------------------------------------------------------------------------------------------- subscriptions
+
+Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
+                                      std::string_view queue) {
+  auto* sub = new (subscriptions_.allocate()) Subscription(&session, sid);
+  Account& account = *session.account;
+  interest_changed(account, Side::kClients, account.sublist.insert(*sub, subject, queue), true, subject, queue,
+                   kNoOrigin, session);
+  return sub;
+}
+
+Subscription* Shard::add_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                                       std::string_view queue, uint32_t weight, OriginId origin) {
+  Sublist& sublist = account.side(side);
+  if (Subscription* known = sublist.find_of(session, subject, queue, origin)) {
+    if (queue.empty()) return known;
+    const int64_t before = known->weight();
+    const InterestChange change = sublist.set_weight(*known, weight);
+    tell_origin(*known, known->weight() - before, change, subject, queue, session);
+    interest_changed(account, side, change, true, subject, queue, origin, session);
+    return known;
+  }
+  auto* sub = new (subscriptions_.allocate())
+      Subscription(&session, side, {session.next_slot(), account.number}, queue.empty() ? 1 : weight, origin);
+  session.remember(*sub);
+  const InterestChange change = sublist.insert(*sub, subject, queue);
+  tell_origin(*sub, sub->weight(), change, subject, queue, session);
+  interest_changed(account, side, change, true, subject, queue, origin, session);
+  return sub;
+}
+
+bool Shard::remove_peer_interest(PeerSession& session, Account& account, Side side, std::string_view subject,
+                                 std::string_view queue, OriginId origin) {
+  Subscription* sub = account.side(side).find_of(session, subject, queue, origin);
+  if (sub == nullptr) return false;
+  remove_subscription(*sub);
+  return true;
+}
+
+void Shard::remove_subscription(Subscription& sub) {
+  Session& session = *sub.session;
+  session.forget(sub);
+  Account& account = sub.peer ? this->account(sub.peer_place().account) : *session.account;
+  const Side side = sub.side;
+  Sublist& sublist = account.side(side);
+  const bool of_leaf = sub.peer && side == Side::kLeafs;
+  if (shard_count_ == 1 && listeners_.empty() && !of_leaf) {
+    sublist.remove(sub);
+    account.changed(side);
+  } else {
+    // The index may forget the texts with this subscription.
+    std::string_view subject = sublist.subject_of(sub), queue = sublist.queue_of(sub);
+    std::array<char, 512> nearly_always;
+    std::string otherwise;
+    char* texts = nearly_always.data();
+    if (subject.size() + queue.size() > nearly_always.size()) {
+      otherwise.resize(subject.size() + queue.size());
+      texts = otherwise.data();
+    }
+    put(put(texts, subject), queue);
+    subject = {texts, subject.size()};
+    queue = {texts + subject.size(), queue.size()};
+    const InterestChange change = sublist.remove(sub);
+    if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
+    interest_changed(account, side, change, false, subject, queue, sub.peer ? sub.origin() : kNoOrigin, session);
+  }
+  if (sub.limited) limits_.erase(&sub);
+  sub.~Subscription();
+  subscriptions_.release(&sub);
+}
+
+// What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
+void Shard::tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
+                        std::string_view subject, std::string_view queue, Session& cause) {
+  if (weight_change == 0 || !Account::has_origins(sub.side)) return;
+  if (server_.tells_origins && sub.side == Side::kLeafs)
+    account(sub.peer_place().account).note_origin(subject, queue, sub.origin(), static_cast<int32_t>(weight_change));
+  if (shard_count_ == 1) return;
+  OriginInterestRecord record{.followed = change.kind != InterestChange::Kind::kNone,
+                              .side = sub.side,
+                              .account = sub.peer_place().account,
+                              .change = static_cast<int32_t>(weight_change),
+                              .subject_size = static_cast<uint32_t>(subject.size()),
+                              .queue_size = static_cast<uint32_t>(queue.size()),
+                              .origin = sub.origin()};
+  tell_interest(record, subject, queue, cause);
+}
+
+// A subscription has come, gone or changed its weight, here: the other shards hear of it if it made a difference, and
+// the peers of this shard look again.
+void Shard::interest_changed(Account& account, Side side, const InterestChange& change, bool interested,
+                             std::string_view subject, std::string_view queue, OriginId origin, Session& cause) {
+  account.changed(side);
+  if (interested) account.note_new_interest(side, now_ns_);
+  if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
+    InterestRecord record{.interested = change.literal ? change.wanted : interested,
+                          .side = side,
+                          .literal = change.literal,
+                          .account = account.number,
+                          .weight = change.weight,
+                          .subject_size = static_cast<uint32_t>(subject.size()),
+                          .queue_size = static_cast<uint32_t>(queue.size()),
+                          .hash = change.hash};
+    tell_interest(record, subject, queue, cause);
+  }
+  if (!listeners_.empty()) tell_listeners(account, side, subject, queue, origin);
+}
+
+void Shard::tell_listeners(Account& account, Side side, std::string_view subject, std::string_view queue,
+                           OriginId origin) {
+  for (InterestListener* listener : listeners_) {
+    if ((listener->listens_to() & bit(side)) != 0 && listener->listens_to(account))
+      listener->interest_changed(account, side, subject, queue, origin);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- telling peers
+// what is there
+
+void Shard::listen_to_interest(InterestListener& listener) {
+  listeners_.push_back(&listener);
+  Replay& replay = replays_.emplace_back();
+  replay.id = next_replay_++;
+  replay.listener = &listener;
+  replay.shard = index_;
+  for (uint32_t n = 0; n < shard_count_; ++n) {
+    Peer& peer = peers_[n];
+    if (peer.out == nullptr || std::exchange(peer.asked_for_texts, true)) continue;
+    server_.shards[n]->post([to = index_](Shard& shard) {
+      shard.peers_[to].wants_texts = true;
+      const TextsFollowRecord record;
+      shard.write_interest(shard.peers_[to], &record, sizeof(record), nullptr);
+      return true;
+    });
+  }
+}
+
+void Shard::stop_listening(InterestListener& listener) {
+  std::erase(listeners_, &listener);
+  std::erase_if(replays_, [&](const Replay& replay) { return replay.listener == &listener; });
+}
+
+// A slice of each replay that can go on. An account, a side, a shard at a time; this shard first.
+bool Shard::go_on_with_replays() {
+  // What has come without its text is there when the replay asks for it; what comes later has one.
+  for (const Peer& peer : peers_) {
+    if (peer.in != nullptr && !peer.sends_texts) return false;
+  }
+  bool any = false;
+  for (Replay& replay : replays_) {
+    if (!replay.asked && !replay.done() && replay.listener->ready_for_replay()) any |= replay_slice(replay);
+  }
+  std::erase_if(replays_, [](const Replay& replay) { return replay.done(); });
+  return any;
+}
+
+bool Shard::replay_slice(Replay& replay) {
+  if (!replay.block.empty()) {
+    tell_replay(replay);
+    return true;
+  }
+  // Skip quickly what does not concern the listener.
+  while (replay.account < accounts_.size() &&
+         (!replay.listener->listens_to(*accounts_[replay.account]) ||
+          (replay.listener->listens_to() & accounts_[replay.account]->live_sides()) == 0)) {
+    ++replay.account;
+    replay.side = 0;
+    replay.shard = index_;
+    replay.cursor = 0;
+  }
+  if (replay.account == accounts_.size()) {
+    InterestListener* listener = std::exchange(replay.listener, nullptr);
+    listener->replay_done();
+    return true;
+  }
+  Account& account = *accounts_[replay.account];
+  const auto side = static_cast<Side>(replay.side);
+  if ((replay.listener->listens_to() & account.live_sides() & bit(side)) == 0) {
+    replay.shard = (index_ + shard_count_ - 1) % shard_count_;  // the last one: on to the next side
+    next_replay_part(replay);
+    return true;
+  }
+  if (replay.shard == index_) {
+    replay.last = !copy_interest(replay.account, side, replay.cursor, replay.block);
+    tell_replay(replay);
+  } else {
+    replay.asked = true;
+    server_.shards[replay.shard]->post(
+        [to = index_, id = replay.id, number = replay.account, side, cursor = replay.cursor](Shard& shard) {
+          shard.send_replay_slice(to, id, number, side, cursor);
+          return true;
+        });
+  }
+  return true;
+}
+
+void Shard::next_replay_part(Replay& replay) {
+  replay.cursor = 0;
+  replay.shard = (replay.shard + 1) % shard_count_;
+  if (replay.shard != index_) return;
+  if (++replay.side < kSides) return;
+  replay.side = 0;
+  ++replay.account;
+}
+
+// Some of the block: what has changed since it was filled does no harm, the listener looks at what is there now.
+void Shard::tell_replay(Replay& replay) {
+  const std::string& block = replay.block;
+  for (size_t n = 0; n < kReplaySlice && replay.at < block.size(); ++n) {
+    InterestRecord interest;
+    std::memcpy(&interest, block.data() + replay.at, sizeof(interest));
+    OriginId origin;
+    std::memcpy(&origin, block.data() + replay.at + sizeof(interest), sizeof(origin));
+    const std::string_view subject(block.data() + replay.at + sizeof(interest) + sizeof(origin), interest.subject_size);
+    const std::string_view queue(subject.data() + subject.size(), interest.queue_size);
+    replay.at += sizeof(interest) + sizeof(origin) + subject.size() + queue.size();
+    replay.listener->interest_changed(account(interest.account), interest.side, subject, queue, origin);
+  }
+  if (replay.at < block.size()) return;
+  replay.block.clear();
+  replay.at = 0;
+  if (replay.last) next_replay_part(replay);
+}
+
+// A slice of what this shard has itself. False: that was the last one.
+bool Shard::copy_interest(uint32_t number, Side side, uint64_t& cursor, std::string& block) {
+  Sublist& sublist = account(number).side(side);
+  const auto visit = [&](std::string_view subject, std::string_view queue, uint32_t weight) {
+    const InterestRecord record{.interested = true,
+                                .side = side,
+                                .literal = false,  // texts are what is asked for
+                                .account = number,
+                                .weight = weight,
+                                .subject_size = static_cast<uint32_t>(subject.size()),
+                                .queue_size = static_cast<uint32_t>(queue.size())};
+    const auto append = [&](OriginId origin) {
+      block.append(reinterpret_cast<const char*>(&record), sizeof(record));
+      block.append(reinterpret_cast<const char*>(&origin), sizeof(origin)).append(subject).append(queue);
+    };
+    if (side != Side::kLeafs) return append(kNoOrigin);
+    sublist.for_each_of(subject, queue, [&](const Subscription& sub) { append(sub.origin()); });
+  };
+  return sublist.visit_interest_slice(cursor, visit);
+}
+
+// On the shard that was asked. The slice takes the interest ring, behind every change that came before it: what the
+// asker knows when it has read the slice is no older than the slice.
+void Shard::send_replay_slice(uint32_t to, uint64_t id, uint32_t number, Side side, uint64_t cursor) {
+  std::string block;
+  InterestReplayRecord record;
+  record.last = !copy_interest(number, side, cursor, block);
+  record.replay = id;
+  record.cursor = cursor;
+  record.bytes = static_cast<uint32_t>(block.size());
+  record.block = nullptr;
+  if (!block.empty()) {
+    record.block = static_cast<char*>(std::malloc(block.size()));
+    if (record.block == nullptr) throw std::bad_alloc();
+    std::memcpy(record.block, block.data(), block.size());
+  }
+  write_interest(peers_[to], &record, sizeof(record), nullptr);
+}
+
+void Shard::on_replay(const char* bytes) {
+  InterestReplayRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  const auto replay =
+      std::find_if(replays_.begin(), replays_.end(), [&](const Replay& each) { return each.id == record.replay; });
+  if (replay != replays_.end()) {
+    replay->asked = false;
+    replay->cursor = record.cursor;
+    replay->last = record.last;
+    if (record.block != nullptr) replay->block.assign(record.block, record.bytes);
+    tell_replay(*replay);
+  }
+  std::free(record.block);
+}
+
+void Shard::set_subscription_limit(Subscription& sub, uint64_t max) {
+  sub.limited = true;
+  limits_[&sub] = max;
+}
+
+uint64_t Shard::subscription_limit(const Subscription& sub) const {
+  const auto at = limits_.find(&sub);
+  return at == limits_.end() ? UINT64_MAX : at->second;
+}
+
+}  // namespace peregrine::core
