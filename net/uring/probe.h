@@ -16,11 +16,13 @@ struct Options {
   uint32_t submission_entries = 1024;
   uint32_t completion_entries = 8192;
   // Receive buffers shared by all connections of a shard; memory is touched only as traffic needs it. With incremental
-  // buffers the kernel packs many small receives into one buffer, so few large ones are best; and as few as will do,
-  // since the kernel takes them in turn: two of 128 KiB stay in the L2 cache, eight of 256 KiB never did (1 KiB
-  // messages 219 -> 177 ns, 16 KiB 3120 -> 2460). Without, each receive takes a whole one.
+  // buffers the kernel packs many small receives into one buffer, so few large ones are best; as few as will do, since
+  // the kernel takes them in turn and they are to stay in the L2 cache; and each twice what one receive may bring
+  // (128 KiB): with less, most receives are cut where a block ends, and the peer's thread is woken for every piece
+  // (2 x 128 KiB -> 2 x 256 KiB: 1 KiB messages 231 -> 159 ns; four, or 2 x 512 KiB, bring no more). Without
+  // incremental buffers, each receive takes a whole one.
   uint16_t incremental_buffers = 2;  // a power of two, as is plain_buffers
-  uint32_t incremental_bytes = 128 * 1024;
+  uint32_t incremental_bytes = 256 * 1024;
   uint16_t plain_buffers = 256;
   uint32_t plain_bytes = 16 * 1024;
   // Sends whose pieces average at least this much go out without a copy; 0 = never, the default: kSent then has to wait
