@@ -27,22 +27,14 @@ struct ClientSession::Luggage {
   bool has_account = false;
   uint32_t account = 0;
 
-  // What Session and ClientSession call by the same names.
+  // What Session calls by the same names.
   bool echo = true, headers = false, no_responders = false;
   std::unique_ptr<PermissionState> permissions;
   Traffic traffic;
   uint64_t stalls = 0;
   std::unique_ptr<Heading> heading;
   int64_t start_wall_ns = 0, start_ns = 0, last_activity_ns = 0;
-  Parser parser;
-  std::unique_ptr<Connected> connected;
-  std::unique_ptr<GatewayReplies> gateway_replies;
-  bool verbose = true, pedantic = true, connect_received = false, authenticated = false, first_pong_sent = false;
-  bool counted = false;
-  uint8_t pings_out = 0;
-  int protocol = 0;
-  uint16_t info_serial = 0;
-  int64_t ping_due_ns = 0, ping_sent_ns = 0, last_in_ns = 0, rtt_ns = 0, rtt_at_ns = 0;
+  ClientState state;
 };
 
 }  // namespace peregrine::core

@@ -17,7 +17,40 @@
 
 namespace peregrine::core {
 
-class ClientSession final : public Session {
+// What a client is wherever it is: a change of shards takes it along as a whole (client_luggage.h). What belongs to a
+// place (subscriptions, input that waits) is in the session itself.
+struct ClientState {
+  // Only if credentials are asked for.
+  struct Login {
+    std::string user;         // who it turned out to be
+    Credentials credentials;  // a second CONNECT may leave out what the first one said
+  };
+  // What CONNECT said that is not needed per message.
+  struct Connected {
+    std::string name, lang, version;
+    std::unique_ptr<Login> login;
+  };
+
+  Parser parser_;
+  std::unique_ptr<Connected> connected_;
+  std::unique_ptr<GatewayReplies> gateway_replies_;
+  bool verbose_ = true;  // until CONNECT says otherwise
+  bool pedantic_ = true;
+  bool connect_received_ = false;
+  bool authenticated_ = false;
+  bool first_pong_sent_ = false;
+  bool counted_ = false;  // in the account's connections
+  uint8_t pings_out_ = 0;
+  uint16_t info_serial_ = 0;  // of the INFO it was told last
+  int protocol_ = 0;
+  int64_t ping_due_ns_ = INT64_MAX;
+  int64_t ping_sent_ns_ = 0;
+  int64_t last_in_ns_ = 0;  // data or a PING: no need to ping soon
+  int64_t rtt_ns_ = 0;
+  int64_t rtt_at_ns_ = 0;
+};
+
+class ClientSession final : public Session, private ClientState {
  public:
   ClientSession(Shard& shard, uint64_t cid, uint32_t conn, std::string ip, uint16_t port);
   ~ClientSession() override;
@@ -56,17 +89,6 @@ class ClientSession final : public Session {
  private:
   const SubscriptionPool& pool() const;  // where sids_ points to
 
-  // Only if credentials are asked for.
-  struct Login {
-    std::string user;         // who it turned out to be
-    Credentials credentials;  // a second CONNECT may leave out what the first one said
-  };
-  // What CONNECT said that is not needed per message.
-  struct Connected {
-    std::string name, lang, version;
-    std::unique_ptr<Login> login;
-  };
-
   void on_connect(std::string_view json);
   void on_authenticated(Identity identity);
   std::string_view think(std::string_view in);
@@ -90,10 +112,7 @@ class ClientSession final : public Session {
   Connected& connected();
   Login& login();
 
-  Parser parser_;
   SidTable sids_;
-  std::unique_ptr<Connected> connected_;
-  std::unique_ptr<GatewayReplies> gateway_replies_;
   // Input that waits for the outcome of a bcrypt comparison, or for a turn with more time; from `at` on.
   struct Backlog {
     std::string bytes;
@@ -101,22 +120,8 @@ class ClientSession final : public Session {
   };
   std::unique_ptr<Backlog> backlog_;
 
-  bool verbose_ = true;  // until CONNECT says otherwise
-  bool pedantic_ = true;
-  bool connect_received_ = false;
-  bool authenticated_ = false;
   bool suspended_ = false;  // a worker compares the password
-  bool first_pong_sent_ = false;
-  bool counted_ = false;  // in the account's connections
-  bool packed_ = false;   // it goes on elsewhere
-  uint8_t pings_out_ = 0;
-  uint16_t info_serial_ = 0;  // of the INFO it was told last
-  int protocol_ = 0;
-  int64_t ping_due_ns_ = INT64_MAX;
-  int64_t ping_sent_ns_ = 0;
-  int64_t last_in_ns_ = 0;  // data or a PING: no need to ping soon
-  int64_t rtt_ns_ = 0;
-  int64_t rtt_at_ns_ = 0;
+  bool packed_ = false;     // it goes on elsewhere
 };
 
 }  // namespace peregrine::core
