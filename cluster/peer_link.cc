@@ -20,50 +20,25 @@ using core::SessionKind;
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = kSecondNs;
 
-std::string_view log_name(SessionKind kind) {
-  switch (kind) {
-    case SessionKind::kRoute:
-      return "Router";
-    case SessionKind::kGateway:
-      return "Gateway";
-    case SessionKind::kLeaf:
-    case SessionKind::kHub:
-      return "Leafnode";
-    case SessionKind::kClient:
-      break;
-  }
-  return "Client";
-}
+// What a kind of connection is called.
+struct KindNames {
+  std::string_view log, id;  // "Router - rid:7"
+  std::string_view tls;      // its TLS handshake
+};
 
-std::string_view id_name(SessionKind kind) {
+constexpr KindNames names(SessionKind kind) {
   switch (kind) {
     case SessionKind::kRoute:
-      return "rid";
+      return {"Router", "rid", "route"};
     case SessionKind::kGateway:
-      return "gid";
+      return {"Gateway", "gid", "gateway"};
     case SessionKind::kLeaf:
     case SessionKind::kHub:
-      return "lid";
+      return {"Leafnode", "lid", "leafnode"};
     case SessionKind::kClient:
       break;
   }
-  return "cid";
-}
-
-// What its TLS handshake is called.
-std::string_view tls_name(SessionKind kind) {
-  switch (kind) {
-    case SessionKind::kRoute:
-      return "route";
-    case SessionKind::kGateway:
-      return "gateway";
-    case SessionKind::kLeaf:
-    case SessionKind::kHub:
-      return "leafnode";
-    case SessionKind::kClient:
-      break;
-  }
-  return "client";
+  return {"Client", "cid", "client"};
 }
 
 std::string_view verb_text(PeerVerb verb) {
@@ -112,14 +87,14 @@ PeerLink::PeerLink(core::Shard& shard, SessionKind kind, net::Opened opened, con
 }
 
 std::string PeerLink::label() const {
-  const std::string_view id = id_name(kind);
+  const std::string_view id = names(kind).id;
   return ip().find(':') == std::string::npos ? fmt::format("{}:{} - {}:{}", ip(), port(), id, cid)
                                              : fmt::format("[{}]:{} - {}:{}", ip(), port(), id, cid);
 }
 
 void PeerLink::describe(core::ConnRow& row, bool) const {
   row.cid = cid;
-  row.kind = log_name(kind);
+  row.kind = names(kind).log;
   row.ip = ip();
   row.port = port();
   row.start_ns = start_wall_ns_;
@@ -254,7 +229,7 @@ void PeerLink::switch_to(std::unique_ptr<core::Filter> filter) {
 // ---------------------------------------------------------------------------------------------------- TLS
 
 void PeerLink::start_tls(std::shared_ptr<const net::tls::Context> context, std::string server) {
-  shard.server().log.debug("{} - Starting TLS {} {} handshake", label(), tls_name(kind),
+  shard.server().log.debug("{} - Starting TLS {} {} handshake", label(), names(kind).tls,
                            server.empty() ? "server" : "client");
   tls_deadline_ns_ = shard.now_ns() + context->timeout_ns();
   auth_deadline_ns_ = INT64_MAX;
@@ -288,7 +263,7 @@ void PeerLink::tls_failed(const net::tls::Failure& failure) {
   // Leafnode ports are looked at by load balancers and their like.
   const bool probe = kind == SessionKind::kLeaf && tls_->accepts() && failure.kind == net::tls::Failure::Kind::kNotTls;
   shard.server().log.log(probe ? core::LogLevel::kDebug : core::LogLevel::kError, "{} - TLS {} handshake error: {}",
-                         label(), tls_name(kind), failure.text);
+                         label(), names(kind).tls, failure.text);
   if (failure.kind == net::tls::Failure::Kind::kWrongName) on_wrong_name();
   close(CloseReason::kTlsHandshakeError);
 }
@@ -305,7 +280,7 @@ void PeerLink::parse_failed(PeerStatus status, std::string_view rest) {
   core::Log& log = shard.server().log;
   switch (status) {
     case PeerStatus::kUnknown:
-      log.error("{} - {} parser ERROR: proto={}", label(), log_name(kind), core::quote(rest.substr(0, 32)));
+      log.error("{} - {} parser ERROR: proto={}", label(), names(kind).log, core::quote(rest.substr(0, 32)));
       send_error(core::error_text::kUnknownProtocolOperation);
       return close(CloseReason::kProtocolViolation);
     case PeerStatus::kLine:
@@ -472,10 +447,10 @@ void PeerLink::on_detach() {
   CloseReason reason = close_reason();
   // The peer hung up in the middle of it.
   if (tls_deadline_ns_ != INT64_MAX && (reason == CloseReason::kClientClosed || reason == CloseReason::kReadError)) {
-    shard.server().log.error("{} - TLS {} handshake error: EOF", label(), tls_name(kind));
+    shard.server().log.error("{} - TLS {} handshake error: EOF", label(), names(kind).tls);
     reason = CloseReason::kTlsHandshakeError;
   }
-  shard.server().log.info("{} - {} connection closed: {}{}", label(), log_name(kind), core::text(reason),
+  shard.server().log.info("{} - {} connection closed: {}{}", label(), names(kind).log, core::text(reason),
                           remote_name_.empty() ? "" : " - Remote: " + remote_name_);
   backlog_ = {};
   on_going();
