@@ -4,14 +4,14 @@
 // costs about twice one that stays. A client without subscriptions is addressed by nobody (ring records are addressed
 // by subject), so it may change shards between two turns. It does when most of what it publishes goes to one other
 // shard and nowhere else, be it to clients there or to a route, gateway or leafnode connection:
-//   decide     where crossing records are written (crossed()), once per kMessages or kBytes of them;
-//   hold       it is not read from any more (kHoldMoving); what was received is dealt with here, its output leaves
-//   here; fence      until every other shard has handled all that this one had written for it. A message sent by way of
-//   the
-//              new shard could else overtake one sent before, at a third shard: two rings are not in order (rule 4);
-//   hand over  the backend lets go of the connection (Carrier), and all that makes up the session goes to the other
-//              shard as a command; a new session begins there in the middle of the conversation.
-// It reads nothing meanwhile, some ten microseconds to a millisecond. What takes longer than kPatienceNs is given up.
+// - decide: where crossing records are written (crossed()), once in `messages` or `bytes` of them;
+// - hold: it is not read from any more (kHoldMoving); what was received is dealt with here, its output leaves here;
+// - fence: until every other shard has handled all that this one had written for it. A message sent by way of the new
+//   shard could else overtake one sent before, at a third shard: two rings are not in order (rule 4);
+// - hand over: the backend lets go of the connection (Carrier), and all that makes up the session goes to the other
+//   shard as a command; a new session begins there in the middle of the conversation.
+//
+// It reads nothing meanwhile, some ten microseconds to a millisecond. What takes longer than patience_ns is given up.
 //
 // Rule 1 holds on the new shard: what the client sends from now on is acquired there after the command was run, and
 // interest is drained after that. Nothing is owed to the session on the old one: a 503 is told on a subscription of the
@@ -19,7 +19,7 @@
 //
 // When not: the other shard is busy more than half of the time, busier than this one, and the publisher is less than
 // half of what it does (a hundred publishers to one subscriber should not all end on one core); the session moved
-// lately (a second at first, doubling up to kRestLongestNs); another one is on its way (one at a time, kGapNs apart, so
+// lately (a second at first, doubling up to rest_longest_s); another one is on its way (one at a time, gap_ns apart, so
 // that its effect can be seen); lame duck mode; a backend that can not give connections away (DPDK: the NIC decides); a
 // connection with a filter.
 //

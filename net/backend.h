@@ -22,8 +22,8 @@
 //   - At most one send is in flight per connection. The iovecs' memory must stay untouched until the bytes are
 //     accounted for: by the return value (done) or by the kSent event (pending).
 //   - lend() makes that longer: the whole buffer the event came in stays until take_back(), also after the connection
-//   has
-//     gone. It may be refused at any time; what is lent is bounded.
+//     has gone. It may be refused at any time;
+//     what is lent is bounded.
 //   - pause() bounds what is still delivered: at most what was already received; then no kData until resume(). Pausing
 //     is how back-pressure reaches the sender: bytes stay in its kernel.
 // Units: bytes; times are nanoseconds of the monotonic clock. Errors: negative errno in Event::error /
