@@ -254,9 +254,8 @@ uint32_t Stack::Machine::cookie_hash(const Flow& flow, uint32_t irs, uint32_t mi
 // An answer costs more than all that is done before it, and under a flood the established connections pay. So beyond a
 // rate a first SYN is only remembered, before anything else is done about it; its sender, if there is one, repeats it
 // after a second (RFC 6298) and is answered then. Made-up senders do not repeat themselves; a flood that does pays
-// double for half the answers.
-bool Stack::Machine::worth_a_look(uint32_t hash, uint32_t irs) {
-  const uint64_t mixed = core::fold_multiply(uint64_t{hash} << 32 | irs, key_[0] | 1);
+// double for half the answers. `mixed`: a keyed hash of the SYN, the same when it is repeated.
+bool Stack::Machine::worth_a_look(uint64_t mixed) {
   const auto tag = static_cast<uint16_t>(mixed >> 48 | 1);
   const size_t at = mixed % kUnansweredSyns;
   if (!unanswered_syns_.empty() && unanswered_syns_[at] == tag) {

@@ -110,6 +110,7 @@ Connection& Stack::Machine::make_connection(const Flow& flow, uint32_t hash, uin
 // The TCB goes; its owner, if any, has had its last event.
 void Stack::Machine::destroy(Connection& c) {
   assert(!c.attached);
+  forget(c);
   drop_data(c);
   if (c.reference != nullptr) c.reference->abandon();
   leave_neighbour(c.neighbour);
@@ -143,6 +144,12 @@ void Stack::Machine::input(const Frame& frame, int64_t now_ns) {
   now_ = now_ns;
   ++stats_.frames_in;
   frame_kept_ = false;
+  if (input_known(frame)) {
+    if (!frame_kept_) port_.free_frame(frame.token);
+    return;
+  }
+  looked_at_ = false;
+  if (flooded() && !survives_flood(frame)) return port_.free_frame(frame.token);
   Packet packet;
   Drop reason = frame.interface < interfaces_.size() ? parse_packet(frame, packet) : Drop::frame_not_for_us;
   if (frame.interface < interfaces_.size() && frame.size >= 14) {
@@ -193,7 +200,8 @@ void Stack::Machine::input_tcp(const Packet& packet, const Frame& frame) {
   const Flow flow{packet.destination_address(), packet.source_address(), segment.destination_port, segment.source_port};
   const uint32_t hash = flows_.hash(flow);
   // In a flood most SYNs get no further than this, whatever they are for: who means it says it again.
-  if (segment.has(kSyn) && !segment.has(kAck) && flooded() && !frame.overheard && !worth_a_look(hash, segment.seq)) {
+  if (segment.has(kSyn) && !segment.has(kAck) && flooded() && !frame.overheard && !looked_at_ &&
+      !worth_a_look(core::fold_multiply(uint64_t{hash} << 32 | segment.seq, key_[0] | 1))) {
     ++stats_.segments_in;
     return drop(Drop::tcp_syn_rate);
   }
@@ -210,7 +218,9 @@ void Stack::Machine::input_tcp(const Packet& packet, const Frame& frame) {
   if (found) {
     switch (ref.kind()) {
       case RecordKind::kConnection:
-        return on_segment(*connections_[ref.index()], packet, frame, segment);
+        on_segment(*connections_[ref.index()], packet, frame, segment);
+        if (const Connection* c = connections_[ref.index()].get()) remember(*c, frame, packet);
+        return;
       case RecordKind::kHalfOpen:
         return on_half_open(half_open_[ref.index()], packet, frame, segment);
       case RecordKind::kTimeWait:

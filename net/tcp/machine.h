@@ -4,7 +4,7 @@
 //   time_wait.cc     records after the end                    icmp.cc         echo, errors, path MTU
 //   receiver.cc      segments of a connection: checks, data   sender.cc       what leaves at flush()
 //   acknowledged.cc  ACK and SACK: RTT, window, congestion    recovery.cc     RACK-TLP, RTO, persist, keepalive
-//   closing.cc       FIN, RST, kClosed, orphans
+//   closing.cc       FIN, RST, kClosed, orphans         prediction.cc   the short way of what was expected
 // See stack.h for the contract. Nothing here outlives a call except what the tables hold.
 #pragma once
 
@@ -192,7 +192,7 @@ class Stack::Machine {
   void half_open_timer(HalfOpen& h);
   void free_half_open(HalfOpen& h);
   bool flooded() const { return options_.syn_cookies && stats_.half_open >= options_.max_half_open; }
-  bool worth_a_look(uint32_t hash, uint32_t irs);
+  bool worth_a_look(uint64_t mixed);
   uint32_t cookie_hash(const Flow& flow, uint32_t irs, uint32_t minute) const;
   void accept(const HalfOpen& h, const Packet& packet, const Frame& frame, const Segment& segment);
   void on_syn_sent(Connection& c, const Packet& packet, const Segment& segment);
@@ -220,6 +220,7 @@ class Stack::Machine {
   void pace_acks(Connection& c, uint32_t bytes, bool at_once);
   bool wants_data(const Connection& c) const { return c.attached && !c.close_requested && !c.close_queued; }
   void on_data(Connection& c, const Frame& frame, const Segment& segment);
+  void take_in_order(Connection& c, const Frame& frame, const uint8_t* bytes, uint32_t size);
   void store_out_of_order(Connection& c, uint32_t seq, const uint8_t* bytes, uint32_t size);
   void update_offer(Connection& c);
   void on_fin(Connection& c);
@@ -231,6 +232,16 @@ class Stack::Machine {
   void answer_duplicate(Connection& c, const Segment& segment);
   ReceiveQueue& incoming(Connection& c);
   uint32_t hand_out(uint64_t token, Chunk* chunk);
+
+  // ---- prediction.cc
+  struct Known;
+  void remember(const Connection& c, const Frame& frame, const Packet& packet);
+  void forget(const Connection& c);
+  static uint32_t same_way(const Known& known, const Frame& frame);
+  static bool intact(const Known& known, const Frame& frame, uint32_t segment_bytes);
+  bool input_known(const Frame& frame);  // false: it takes the long way
+  bool take_expected(Connection& c, const Frame& frame, const uint8_t* tcp, uint32_t segment_bytes);
+  bool survives_flood(const Frame& frame);
 
   // ---- acknowledged.cc
   bool on_ack(Connection& c, const Segment& segment);  // false: the segment is not to be looked at further
@@ -312,6 +323,17 @@ class Stack::Machine {
       return core::fold_multiply(words[0] ^ key, words[1] ^ 0x9E3779B97F4A7C15u ^ key);
     }
   };
+  // What segments of a connection that was heard from lately have in front of them.
+  struct Known {
+    uint32_t conn = UINT32_MAX;  // exists; UINT32_MAX: nobody
+    uint32_t seen = UINT32_MAX;  // came last by the long way
+    uint32_t interface = 0;
+    uint16_t vlan_tci = 0;
+    bool vlan_stripped = false;
+    bool ipv6 = false;
+    uint8_t ip_at = 0, tcp_at = 0;
+    std::array<uint8_t, 64> header{};  // up to TCP's ports
+  };
   struct PathMtu {
     uint16_t mtu;
     int64_t until;
@@ -354,6 +376,8 @@ class Stack::Machine {
   BlockFiller filler_;
   std::optional<uint32_t> least_isn_;  // a reused TIME-WAIT wants the next ISN above its last number
   bool frame_kept_ = false;            // the frame being processed became an event
+  bool looked_at_ = false;             // ... is a SYN that worth_a_look() let pass
+  std::array<Known, 16> known_;
   bool port_full_ = false;
   int64_t cookies_until_ = 0;  // cookies were sent lately
   RateLimit cookie_limit_, repeated_syn_limit_;

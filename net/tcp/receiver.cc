@@ -189,31 +189,35 @@ void Stack::Machine::on_data(Connection& c, const Frame& frame, const Segment& s
   }
   if (size > 0) {
     if (seq != c.rcv_nxt) return store_out_of_order(c, seq, bytes, size);
-    const bool filled_gap = c.in != nullptr && c.in->has_gap();
-    c.rcv_nxt += size;
-    stats_.bytes_in += size;
-    uint32_t arrived = size;
-    if (wants_data(c)) deliver_frame(c, frame, bytes, size);
-    if (filled_gap) {
-      while (Chunk* chunk = c.in->take_in_order(c.rcv_nxt)) {
-        c.rcv_nxt += chunk->size;
-        arrived += chunk->size;
-        stats_.bytes_in += chunk->size;
-        deliver_chunk(c, chunk);
-      }
-    }
-    pace_acks(c, arrived, filled_gap);
-    // The window follows the stream: one that has twice filled it may have more.
-    if (c.rcv_nxt - c.window_epoch >= 2 * c.receive_window) {
-      c.receive_window = std::min(2 * c.receive_window, std::max(options_.receive_window, options_.initial_window));
-      c.window_epoch = c.rcv_nxt;
-    }
+    take_in_order(c, frame, bytes, size);
   }
   if (c.fin_known && c.fin_seq == c.rcv_nxt) {
     on_fin(c);
   } else if (segment.has(kFin)) {
     c.ack_now = true;
     mark_dirty(c);
+  }
+}
+
+void Stack::Machine::take_in_order(Connection& c, const Frame& frame, const uint8_t* bytes, uint32_t size) {
+  const bool filled_gap = c.in != nullptr && c.in->has_gap();
+  c.rcv_nxt += size;
+  stats_.bytes_in += size;
+  uint32_t arrived = size;
+  if (wants_data(c)) deliver_frame(c, frame, bytes, size);
+  if (filled_gap) {
+    while (Chunk* chunk = c.in->take_in_order(c.rcv_nxt)) {
+      c.rcv_nxt += chunk->size;
+      arrived += chunk->size;
+      stats_.bytes_in += chunk->size;
+      deliver_chunk(c, chunk);
+    }
+  }
+  pace_acks(c, arrived, filled_gap);
+  // The window follows the stream: one that has twice filled it may have more.
+  if (c.rcv_nxt - c.window_epoch >= 2 * c.receive_window) {
+    c.receive_window = std::min(2 * c.receive_window, std::max(options_.receive_window, options_.initial_window));
+    c.window_epoch = c.rcv_nxt;
   }
 }
 

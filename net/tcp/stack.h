@@ -94,6 +94,8 @@ struct Options {
 
   // Ways of the peer we can also live without; tests turn them off.
   bool sack = true, timestamps = true, window_scale = true, ecn = true;
+  // The short way of prediction.cc, which must make no difference but in time.
+  bool header_prediction = true;
 
   // Tests and packet scripts place sequence numbers and timestamps where they want them (just before a wrap).
   std::optional<uint32_t> fixed_isn, fixed_timestamp_offset;

@@ -80,9 +80,11 @@ inline constexpr std::array<std::string_view, static_cast<size_t>(Drop::kCount)>
   X(frames_out)       /* what transmit() took; a TSO frame counts once */              \
   X(transmit_refused) /* transmit() had no room */                                     \
   X(segments_in)                                                                       \
-  X(segments_out) /* as the wire sees them: a TSO frame counts its pieces */           \
-  X(bytes_in)     /* payload delivered in order */                                     \
-  X(bytes_out)    /* payload sent for the first time */                                \
+  X(segments_known)    /* of these, by a shorter way than the first (prediction.cc) */ \
+  X(segments_expected) /* ... and by the shortest */                                   \
+  X(segments_out)      /* as the wire sees them: a TSO frame counts its pieces */      \
+  X(bytes_in)          /* payload delivered in order */                                \
+  X(bytes_out)         /* payload sent for the first time */                           \
   X(bytes_retransmitted)                                                               \
   X(segments_retransmitted)                                                            \
   X(fast_recoveries)                                                                   \

@@ -39,6 +39,7 @@ class Path {
   uint32_t acked_ = 1, next_ = 1;
 };
 
+// RFC 6928, 5681.
 TEST(Congestion, SlowStartDoublesEachRoundTrip) {
   Path path;
   EXPECT_EQ(path.congestion.window(), 10 * kMss);
@@ -49,6 +50,7 @@ TEST(Congestion, SlowStartDoublesEachRoundTrip) {
   EXPECT_TRUE(path.congestion.slow_start());
 }
 
+// RFC 9406.
 TEST(Congestion, ARoundTripThatGrowsEndsSlowStartBeforeALoss) {
   Path path;
   for (int n = 0; n < 3; ++n) path.round(20 * kMs);
@@ -80,6 +82,7 @@ TEST(Congestion, JitterDoesNotEndSlowStart) {
   EXPECT_GE(path.congestion.window(), 4 * (before / kMss) * kMss);
 }
 
+// RFC 9438 sections 4.2 and 4.6.
 TEST(Congestion, CubicComesBackToWhereItLostAndStaysThereForAWhile) {
   Path path;
   path.congestion.set_window(1000 * kMss);
@@ -95,6 +98,7 @@ TEST(Congestion, CubicComesBackToWhereItLostAndStaysThereForAWhile) {
   EXPECT_NEAR(path.congestion.window() / kMss, 1050, 20);  // 0.4 * 5^3
 }
 
+// RFC 9438 section 4.7.
 TEST(Congestion, CubicMakesRoomForANewcomer) {
   Path path;
   path.congestion.set_window(1000 * kMss);
@@ -106,6 +110,7 @@ TEST(Congestion, CubicMakesRoomForANewcomer) {
   EXPECT_NEAR(path.congestion.window() / kMss, 595, 10);
 }
 
+// RFC 5681.
 TEST(Congestion, NewRenoHalvesAndAddsASegmentEachRoundTrip) {
   Path path(CongestionControl::kNewReno);
   path.congestion.set_window(100 * kMss);

@@ -100,6 +100,30 @@ class Frames : public testing::Test {
     std::memcpy(segment.data() + 16, &value, 2);
     return ethernet(kEtherIpv4, ip4(kProtocolTcp, segment));
   }
+  // SYNs from everywhere, all at once, each frame as `dress` leaves it: bounded records, then bounded answers.
+  void flood(uint32_t count, const std::function<Bytes(Bytes)>& dress) {
+    for (uint32_t i = 0; i < count; ++i) {
+      Bytes f = tcp4(syn(static_cast<uint16_t>(1 + i % 60000)));
+      store32(f.data() + 14 + 12, 0x0a000000u | (i * 7919 + 3) % 0xfffffe);
+      Bytes ip(f.begin() + 14, f.end());
+      if (std::memcmp(ip.data() + 12, kOur4, 4) == 0) continue;
+      seal(ip);
+      Bytes segment(ip.begin() + 20, ip.end());
+      store16(segment.data() + 16, 0);
+      Checksum sum;
+      add_pseudo_header(sum, false, ip.data() + 12, kOur4, static_cast<uint32_t>(segment.size()), kProtocolTcp);
+      sum.add(segment.data(), segment.size());
+      const uint16_t value = sum.final();
+      std::memcpy(ip.data() + 36, &value, 2);
+      now -= kMs;
+      deliver(dress(ethernet(kEtherIpv4, ip)));
+    }
+    EXPECT_EQ(stack->stats().half_open, options.max_half_open);
+    EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second);
+    EXPECT_EQ(stack->stats().frames_in,
+              options.max_half_open + options.cookies_per_second + dropped(Drop::tcp_syn_rate));
+    EXPECT_EQ(stack->stats().connections, 0u);
+  }
   static Bytes syn(uint16_t source = 50000, uint16_t destination = 4222) {
     Bytes s(60);
     s.resize(write_header(
@@ -136,6 +160,7 @@ class Frames : public testing::Test {
   std::unique_ptr<Stack> stack;
 };
 
+// RFC 791, 8200, 9293, 826, 4861: their formats.
 TEST_F(Frames, EveryMalformedHeaderIsCountedUnderItsReason) {
   const auto change = [](Bytes f, const std::function<void(Bytes&)>& how) {
     how(f);
@@ -237,6 +262,7 @@ TEST_F(Frames, EveryMalformedHeaderIsCountedUnderItsReason) {
   EXPECT_EQ(stack->stats().connections + stack->stats().half_open, 0u);
 }
 
+// RFC 826.
 TEST_F(Frames, AnswersArpAndLearnsNothingFromStrangers) {
   deliver(arp(1, kPeer4, kOur4));
   ASSERT_EQ(port.sent.size(), 1u);
@@ -262,6 +288,7 @@ TEST_F(Frames, ArpFloodIsAnsweredWithinALimitAndTakesNoMemory) {
   EXPECT_EQ(stack->stats().neighbours, 0u);
 }
 
+// RFC 5227 section 2.4.
 TEST_F(Frames, DefendsItsAddress) {
   deliver(arp(1, kOur4, kOur4));
   ASSERT_EQ(port.sent.size(), 1u);
@@ -274,6 +301,7 @@ TEST_F(Frames, OverheardFramesAreNotAnswered) {
   EXPECT_TRUE(port.sent.empty());
 }
 
+// RFC 792 and 4443.
 TEST_F(Frames, AnswersEcho) {
   Bytes echo = {8, 0, 0, 0, 0, 7, 0, 9, 'p', 'i', 'n', 'g'};
   Checksum sum;
@@ -295,6 +323,7 @@ TEST_F(Frames, AnswersEcho) {
   EXPECT_EQ(port.sent[1][54], 129);
 }
 
+// RFC 4861.
 TEST_F(Frames, AdvertisesItself) {
   Bytes question(32);
   question[0] = 135;
@@ -308,6 +337,7 @@ TEST_F(Frames, AdvertisesItself) {
   EXPECT_EQ(port.sent[0][58], 0x60);  // solicited, override
 }
 
+// RFC 1122 section 3.2.2.1.
 TEST_F(Frames, UnknownProtocolIsToldSo) {
   deliver(ethernet(kEtherIpv4, ip4(17, Bytes(8))));
   ASSERT_EQ(port.sent.size(), 1u);
@@ -315,28 +345,9 @@ TEST_F(Frames, UnknownProtocolIsToldSo) {
   EXPECT_EQ(port.sent[0][14 + 21], 2);
 }
 
+// RFC 4987.
 TEST_F(Frames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
-  for (uint32_t i = 0; i < 50'000; ++i) {
-    Bytes s = syn(static_cast<uint16_t>(1 + i % 60000));
-    Bytes f = tcp4(s);
-    store32(f.data() + 14 + 12, 0x0a000000u | (i * 7919 + 3) % 0xfffffe);
-    Bytes ip(f.begin() + 14, f.end());
-    if (std::memcmp(ip.data() + 12, kOur4, 4) == 0) continue;
-    seal(ip);
-    Bytes segment(ip.begin() + 20, ip.end());
-    store16(segment.data() + 16, 0);
-    Checksum sum;
-    add_pseudo_header(sum, false, ip.data() + 12, kOur4, static_cast<uint32_t>(segment.size()), kProtocolTcp);
-    sum.add(segment.data(), segment.size());
-    const uint16_t value = sum.final();
-    std::memcpy(ip.data() + 36, &value, 2);
-    now -= kMs;
-    deliver(ethernet(kEtherIpv4, ip));
-  }
-  EXPECT_EQ(stack->stats().half_open, options.max_half_open);
-  EXPECT_EQ(stack->stats().syn_cookies_sent, options.cookies_per_second);
-  EXPECT_EQ(stack->stats().frames_in, options.max_half_open + options.cookies_per_second + dropped(Drop::tcp_syn_rate));
-  EXPECT_EQ(stack->stats().connections, 0u);
+  flood(50'000, [](Bytes frame) { return frame; });
 
   // Beyond the rate only who repeats himself is answered, and that he is once for each repetition.
   const Bytes latecomer = tcp4(syn(61000));
@@ -377,6 +388,15 @@ class TaggedFrames : public Frames {
  protected:
   TaggedFrames() : Frames(7) {}
 };
+
+// The same flood by the long way: only what is plain is seen through at first sight (prediction.cc).
+TEST_F(TaggedFrames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
+  flood(50'000, [](Bytes frame) {
+    const uint8_t tag[4] = {0x81, 0, 0, 7};
+    frame.insert(frame.begin() + 12, tag, tag + 4);
+    return frame;
+  });
+}
 
 TEST_F(TaggedFrames, OnlyItsVlanIsHeard) {
   Bytes f = arp(1, kPeer4, kOur4);
