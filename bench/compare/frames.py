@@ -65,7 +65,7 @@ def floor(driver: str, frame_bytes: int) -> str:
                 capture_output=True,
                 text=True,
                 check=True,
-            ).stdout
+            ).stdout.split()[0]
             took = time.monotonic() - started
             back, spent = _received() - before, _cpu_s(process.pid) - cpu
         finally:

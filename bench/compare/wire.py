@@ -48,7 +48,13 @@ def prefix() -> list[str]:
 def occupy(driver: str) -> None:
     """The address is the kernel's, or left to a server over DPDK."""
     _run(f"ip -n {SPACE} addr flush dev {FAR}")
-    if not driver:
+    inside = f"ip netns exec {SPACE} nft"
+    _run(f"{inside} delete table netdev unseen", check=False)
+    if driver:
+        # The driver has its copy; the kernel would look for a route for each frame, at its sender's expense.
+        hook = f"type filter hook ingress device {FAR} priority 0; policy drop;"
+        _run(f"{inside} 'table netdev unseen {{ chain ingress {{ {hook} }}; }}'", check=False)
+    else:
         _run(f"ip -n {SPACE} addr add {SERVER}/24 dev {FAR}")
     _run(f"ip neigh flush dev {NEAR}", check=False)
 

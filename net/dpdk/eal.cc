@@ -11,13 +11,17 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -28,6 +32,8 @@ extern "C" int opterr;  // getopt's, which the EAL parses its arguments with: 0 
 
 namespace peregrine::net::dpdk {
 namespace {
+
+constexpr const char* kPrefix = "peregrine-";  // and the process
 
 // DPDK's messages: to our log, and the errors kept for whoever has to explain a failure.
 class Messages {
@@ -141,6 +147,27 @@ std::string allowed_cpus_text() {
   return text;
 }
 
+// Where the EAL makes a directory for each process, for its telemetry socket, and leaves it.
+std::filesystem::path runtime_directories() {
+  const char* runtime = getuid() == 0 ? "/var/run" : getenv("XDG_RUNTIME_DIR");
+  return std::filesystem::path(runtime == nullptr ? "/tmp" : runtime) / "dpdk";
+}
+
+// Only if it is empty: nobody uses it.
+void remove_runtime_directory(const std::string& file_prefix) { rmdir((runtime_directories() / file_prefix).c_str()); }
+
+// Those of servers that were killed.
+void remove_old_runtime_directories() {
+  std::error_code ignored;
+  const std::string ours = kPrefix;
+  for (const auto& entry : std::filesystem::directory_iterator(runtime_directories(), ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(ours, 0) != 0) continue;
+    const pid_t pid = std::atoi(name.c_str() + ours.size());
+    if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) remove_runtime_directory(name);
+  }
+}
+
 int print_nothing(int, const char*, va_list) { return 0; }
 
 // The libraries under net_af_xdp print to stderr by themselves, also long after the start. They are there once DPDK has
@@ -205,7 +232,8 @@ std::expected<std::unique_ptr<Eal>, std::string> Eal::start(const config::Dpdk& 
 
   std::unique_ptr<Eal> eal(new Eal);
   eal->file_prefix_ =
-      options.file_prefix.empty() ? fmt::format("peregrine-{}", static_cast<int>(getpid())) : options.file_prefix;
+      options.file_prefix.empty() ? fmt::format("{}{}", kPrefix, static_cast<int>(getpid())) : options.file_prefix;
+  remove_old_runtime_directories();
   eal->huge_pages_ = options.huge_pages;
   std::vector<std::string> args = arguments(options, eal->file_prefix_);
   std::vector<char*> argv;
@@ -226,6 +254,7 @@ std::expected<std::unique_ptr<Eal>, std::string> Eal::start(const config::Dpdk& 
     silence_xdp();
     return eal;
   }
+  remove_runtime_directory(eal->file_prefix_);
   eal.release();  // nothing to clean up, and rte_eal_cleanup() of what never started crashes
   std::string why = held.take();
   if (why.empty()) why = rte_strerror(error);
@@ -237,9 +266,9 @@ std::expected<std::unique_ptr<Eal>, std::string> Eal::start(const config::Dpdk& 
 Eal::~Eal() {
   messages().attach(nullptr);
   rte_eal_cleanup();
-  // The directory of its telemetry socket; the EAL leaves it.
-  const char* const runtime = getuid() == 0 ? "/var/run" : getenv("XDG_RUNTIME_DIR");
-  if (runtime != nullptr) rmdir(fmt::format("{}/dpdk/{}", runtime, file_prefix_).c_str());
+  // The EAL would do it at exit.
+  unlink((runtime_directories() / file_prefix_ / "dpdk_telemetry.v2").c_str());
+  remove_runtime_directory(file_prefix_);
 }
 
 std::expected<uint16_t, std::string> Eal::attach(const config::DpdkPort& port) {

@@ -2,19 +2,24 @@
 //
 //   flood INTERFACE DESTINATION-MAC DESTINATION-IP PORT SYNS-PER-SECOND SECONDS [FRAME-BYTES]
 //
-// Prints how many were sent. Frames are 58 bytes, or padded to as many as are asked for (behind the IP packet). The
-// sources are of 198.18.0.0/15 (RFC 2544: for tests), so that nobody answers.
+// Prints how many were sent and what CPU time that took: "SENT SECONDS". Frames are 58 bytes, or padded to as many as
+// are asked for (behind the IP packet). The sources are of 198.18.0.0/15 (RFC 2544: for tests), so that nobody answers.
+//
+// A flood comes from elsewhere, so this one should cost the machine as little as can be: frames lie in a ring the
+// kernel sends from (PACKET_TX_RING, no queueing discipline), and only their numbers are written anew, with their
+// checksums mended (RFC 1624).
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -29,14 +34,9 @@ struct __attribute__((packed)) Syn {
   iphdr ip;
   tcphdr tcp;
   uint8_t options[4];  // MSS 1460
-  uint8_t padding[1514 - 58];
 };
-constexpr size_t kSynBytes = sizeof(Syn) - sizeof(Syn::padding);
-
-uint16_t fold(uint32_t sum) {
-  while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<uint16_t>(~sum);
-}
+constexpr size_t kLargestFrame = 1514, kRingFrame = 2048, kBlock = 65536, kFrames = 512, kBatch = 64;
+constexpr size_t kHeader = TPACKET2_HDRLEN - sizeof(sockaddr_ll);
 
 uint32_t sum_of(const void* data, size_t size) {
   const auto* at = static_cast<const uint8_t*>(data);
@@ -45,21 +45,44 @@ uint32_t sum_of(const void* data, size_t size) {
   return sum;
 }
 
+uint16_t checksum(uint32_t sum) {
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return htons(static_cast<uint16_t>(~sum));
+}
+
+[[noreturn]] void fail(const char* what) {
+  std::perror(what);
+  std::exit(1);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 7 && argc != 8) return 2;
-  const size_t frame_bytes =
-      argc == 8 ? std::clamp<size_t>(std::strtoul(argv[7], nullptr, 10), kSynBytes, sizeof(Syn)) : kSynBytes;
-  constexpr size_t kBatch = 64;
+  const auto frame_bytes = static_cast<uint32_t>(
+      argc == 8 ? std::clamp<size_t>(std::strtoul(argv[7], nullptr, 10), sizeof(Syn), kLargestFrame) : sizeof(Syn));
   const int fd = socket(AF_PACKET, SOCK_RAW, 0);
+  if (fd < 0) fail("flood: socket");
+  const int version = TPACKET_V2, bypass = 1;
+  tpacket_req ring{};
+  ring.tp_block_size = kBlock;
+  ring.tp_frame_size = kRingFrame;
+  ring.tp_frame_nr = kFrames;
+  ring.tp_block_nr = kFrames * kRingFrame / kBlock;
+  if (setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) != 0 ||
+      setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &bypass, sizeof(bypass)) != 0 ||
+      setsockopt(fd, SOL_PACKET, PACKET_TX_RING, &ring, sizeof(ring)) != 0) {
+    fail("flood: ring");
+  }
+  auto* const memory =
+      static_cast<uint8_t*>(mmap(nullptr, kFrames * kRingFrame, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+  if (memory == MAP_FAILED) fail("flood: mmap");
   sockaddr_ll to{};
   to.sll_family = AF_PACKET;
   to.sll_ifindex = static_cast<int>(if_nametoindex(argv[1]));
-  if (fd < 0 || to.sll_ifindex == 0 || bind(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)) != 0) {
-    std::perror("flood");
-    return 1;
-  }
+  if (to.sll_ifindex == 0 || bind(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)) != 0) fail("flood: interface");
+
   Syn first{};
   unsigned mac[6];
   if (std::sscanf(argv[2], "%x:%x:%x:%x:%x:%x", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5) != 6) return 2;
@@ -70,7 +93,7 @@ int main(int argc, char** argv) {
   first.ip.ihl = 5;
   first.ip.ttl = 64;
   first.ip.protocol = IPPROTO_TCP;
-  first.ip.tot_len = htons(kSynBytes - sizeof(ether_header));
+  first.ip.tot_len = htons(sizeof(Syn) - sizeof(ether_header));
   first.ip.daddr = inet_addr(argv[3]);
   first.tcp.th_dport = htons(static_cast<uint16_t>(std::atoi(argv[4])));
   first.tcp.th_off = 6;
@@ -78,42 +101,49 @@ int main(int argc, char** argv) {
   first.tcp.th_win = htons(64240);
   const uint8_t mss[4] = {2, 4, 1460 >> 8, 1460 & 255};
   std::memcpy(first.options, mss, sizeof(mss));
+  constexpr uint32_t kTcpBytes = sizeof(tcphdr) + sizeof(mss);
+  const uint32_t ip_sum = sum_of(&first.ip, sizeof(first.ip));
+  const uint32_t tcp_sum = sum_of(&first.ip.saddr, 8) + IPPROTO_TCP + kTcpBytes + sum_of(&first.tcp, kTcpBytes);
+  for (size_t n = 0; n < kFrames; ++n) std::memcpy(memory + n * kRingFrame + kHeader, &first, sizeof(first));
 
-  std::array<Syn, kBatch> frames;
-  std::array<iovec, kBatch> pieces;
-  std::array<mmsghdr, kBatch> messages{};
-  frames.fill(first);
-  for (size_t n = 0; n < kBatch; ++n) {
-    pieces[n] = {&frames[n], frame_bytes};
-    messages[n].msg_hdr.msg_iov = &pieces[n];
-    messages[n].msg_hdr.msg_iovlen = 1;
-  }
-  std::mt19937_64 chance(std::random_device{}());
+  uint64_t dice = std::random_device{}() | uint64_t{std::random_device{}()} << 32;
   const auto started = std::chrono::steady_clock::now();
   const double rate = std::atof(argv[5]), seconds = std::atof(argv[6]);
   unsigned long sent = 0;
-  for (;;) {
+  for (size_t next = 0;;) {
     const double passed = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
     if (passed >= seconds) break;
     if (static_cast<double>(sent) > rate * passed) {
       std::this_thread::sleep_for(std::chrono::microseconds(200));
       continue;
     }
-    for (Syn& frame : frames) {
-      const uint64_t dice = chance();
-      frame.ip.saddr = htonl(0xc6120000u | static_cast<uint32_t>(dice & 0x1ffff));
-      frame.tcp.th_sport = htons(static_cast<uint16_t>(1024 + (dice >> 17) % 64000));
-      frame.tcp.th_seq = static_cast<uint32_t>(dice >> 32);
-      frame.ip.check = 0;
-      frame.ip.check = htons(fold(sum_of(&frame.ip, sizeof(frame.ip))));
-      frame.tcp.th_sum = 0;
-      constexpr uint32_t kTcpBytes = sizeof(tcphdr) + sizeof(mss);
-      frame.tcp.th_sum =
-          htons(fold(sum_of(&frame.ip.saddr, 8) + IPPROTO_TCP + kTcpBytes + sum_of(&frame.tcp, kTcpBytes)));
+    size_t ready = 0;
+    for (; ready < kBatch; ++ready) {
+      uint8_t* const at = memory + next * kRingFrame;
+      auto* const header = reinterpret_cast<tpacket2_hdr*>(at);
+      if (header->tp_status != TP_STATUS_AVAILABLE) break;
+      auto& syn = *reinterpret_cast<Syn*>(at + kHeader);
+      dice = dice * 6364136223846793005u + 1442695040888963407u;
+      const auto source = 0xc6120000u | static_cast<uint32_t>(dice >> 47);
+      const auto port = static_cast<uint32_t>(1024 + (dice >> 20) % 64000), seq = static_cast<uint32_t>(dice >> 32);
+      const uint32_t source_sum = (source >> 16) + (source & 0xffff);
+      syn.ip.saddr = htonl(source);
+      syn.ip.check = checksum(ip_sum + source_sum);
+      syn.tcp.th_sport = htons(static_cast<uint16_t>(port));
+      syn.tcp.th_seq = htonl(seq);
+      syn.tcp.th_sum = checksum(tcp_sum + source_sum + port + (seq >> 16) + (seq & 0xffff));
+      header->tp_len = frame_bytes;
+      __atomic_store_n(&header->tp_status, TP_STATUS_SEND_REQUEST, __ATOMIC_RELEASE);
+      next = (next + 1) % kFrames;
     }
-    const int n = sendmmsg(fd, messages.data(), kBatch, 0);
-    if (n > 0) sent += static_cast<unsigned long>(n);
+    send(fd, nullptr, 0, MSG_DONTWAIT);
+    sent += ready;
   }
-  std::printf("%lu\n", sent);
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const auto spent = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+  };
+  std::printf("%lu %.3f\n", sent, spent(used.ru_utime) + spent(used.ru_stime));
   return 0;
 }

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -67,9 +68,11 @@ def refusals(stage):
     for memory, port, wanted in cases:
         path.write_text(f'listen: "0.0.0.0:4222"\nshards: 1\nbackend: dpdk\ndpdk {{ telemetry: false, {memory}\n'
                         f' ports: [{{{port}, addresses: ["10.66.0.2/24"]}}] }}\n')
-        done = subprocess.run(["ip", "netns", "exec", "server", stage.program, "-c", str(path)], capture_output=True, text=True,
-                              timeout=60)
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "[INF]" not in line]
+        done = subprocess.Popen(["ip", "netns", "exec", "server", stage.program, "-c", str(path)], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+        out, errors = done.communicate(timeout=60)
+        lines = [line for line in (out + errors).splitlines() if "[INF]" not in line]
+        assert not os.path.exists(f"/var/run/dpdk/peregrine-{done.pid}"), "DPDK's directory is left"
         assert done.returncode == 1, f"{port}: exit code {done.returncode}"
         assert len(lines) == 1 and wanted in lines[0], f"{memory} {port}: wanted {wanted!r}, got {lines}"
     return f"{len(cases)} mistakes, one line each"
@@ -182,67 +185,81 @@ def cable(stage):
 
 @scene
 def flood(stage):
-    """A SYN flood: whoever is connected goes on, whoever comes gets in. The generator has a core of its own, and broker and clients
-    have the other one: a flood comes from elsewhere. What it takes from them besides is measured, too: with the same frames down a
-    cable that ends nowhere, and for another station (its MAC), which the broker sees and does not want."""
+    """A SYN flood: whoever is connected goes on, whoever comes gets in. A flood comes from elsewhere, so the generator has a core of
+    its own, and broker and clients have the other one. On virtual cores that is not yet elsewhere: a core that works takes from the
+    one beside it (caches, the hardware below, the hypervisor). So what the clients had before is measured twice, with the generator
+    silent, and with it pouring the same frames down a cable that ends nowhere; and a third time with the flood for another station
+    on the broker's own cable (its MAC), which costs the reception and nothing else."""
     rate, seconds = (200000, 10) if stage.full else (50000, 4)
     program = stage.folder / "flood"
     sh(f"c++ -std=c++20 -O2 -o {program} {REPO}/tests/net/dpdk/flood.cc")
     sink, sink_mac = stage.world.sink()
+    near, far = (lambda cpus: (cpus[0], cpus[-1]))(sorted(os.sched_getaffinity(0)))
+    spans, poured = {}, {}
     with stage.broker(device="net_af_packet0,iface=s0,framecnt=4096") as broker:
         clients = start_in_client("steady")
-        near, far = (lambda cpus: (cpus[0], cpus[-1]))(sorted(os.sched_getaffinity(0)))
         os.sched_setaffinity(clients.pid, {near})  # as shard 0; before its threads are there
         assert clients.stdout.readline() == "going\n", clients.stderr.read()[-1500:]
         time.sleep(2)
-        spans = {}
+        mac = broker.dpdk()["ports"][0]["mac"]
+        during = []
 
         def span(name, action):
             started, cpu = time.monotonic(), broker.cpu_s()
             result = action()
             ended = time.monotonic()
-            spans[name] = (started, ended, (broker.cpu_s() - cpu) / (ended - started))
+            spans.setdefault(name, []).append((started, ended, broker.cpu_s() - cpu))
+            time.sleep(1)
             return result
 
-        def pour(interface, mac):
-            return int(sh(f"ip netns exec router taskset -c {far} {program} {interface} {mac} {world.SERVER_IP} {world.PORT} {rate} {seconds}"))
+        def pour(name, interface, to):
+            command = f"ip netns exec router taskset -c {far} {program} {interface} {to} {world.SERVER_IP} {world.PORT} {rate} {seconds}"
+            sent, spent = span(name, lambda: sh(command)).split()
+            poured.setdefault(name, []).append((int(sent), float(spent)))
 
-        span("before", lambda: time.sleep(seconds))
-        span("nowhere", lambda: pour(sink, sink_mac))
-        time.sleep(1)
-        span("elsewhere", lambda: pour("r0", "02:00:00:00:00:98"))
-        time.sleep(1)
-        mac = broker.dpdk()["ports"][0]["mac"]
-        during = []
-        late = threading.Timer(seconds / 2, lambda: during.append(in_client("hello")))
-        late.start()
-        sent = span("flood", lambda: pour("r0", mac))
-        late.join()
-        time.sleep(1)
-        span("after", lambda: time.sleep(2))
+        # Turn by turn, until the middle ones can be compared: a busy machine decides more than anything here.
+        for turn in range(3):
+            span("before", lambda: time.sleep(seconds))
+            pour("nowhere", sink, sink_mac)
+            pour("elsewhere", "r0", "02:00:00:00:00:98")
+            late = threading.Timer(seconds / 2, lambda: during.append(in_client("hello")))
+            late.start()
+            pour("flood", "r0", mac)
+            late.join()
+            if not stage.full:
+                break
         clients.stdin.close()
         out, errors = clients.stdout.read(), clients.stderr.read()
         assert clients.wait(60) == 0, errors[-1500:]
         times = json.loads(out.strip().splitlines()[-1])["times"]
         cookies, got, held = (broker.tcp(name) for name in ("syn_cookies_sent", "frames_in", "connections"))
         withheld = sum(shard["drops"].get("tcp_syn_rate", 0) for shard in broker.dpdk()["shards"])
-    rates = {}
-    for name, (start, end, _) in spans.items():
+
+    def of(start, end):
         inside = [(at, n) for at, n in times if start <= at <= end]
-        rates[name] = (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
+        return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
+
+    rates = {name: statistics.median(of(start, end) for start, end, _ in rows) for name, rows in spans.items()}
+    cpu = {name: statistics.median(used / (end - start) for start, end, used in rows) for name, rows in spans.items()}
+    sent = sum(n for n, _ in poured["flood"])
+    assert sent > 0.5 * rate * seconds * len(poured["flood"]), f"the generator managed {sent / seconds / len(poured['flood']):.0f} SYN/s"
     assert cookies > 0, "no cookie was needed, so this was no flood"
     assert held < 100, f"{held} connections"
     assert during, "nobody could connect during the flood"
-    share, fair, same = (rates["flood"] / rates[name] for name in ("before", "nowhere", "elsewhere"))
+    share = {name: rates["flood"] / rates[name] for name in ("before", "nowhere", "elsewhere")}
     # Rates on a busy machine are the machine's; what a frame costs us is ours.
-    each_us = max(0.0, spans["flood"][2] - spans["before"][2]) * seconds / sent * 1e6
-    assert each_us < 10, f"{each_us:.1f} us of CPU for each SYN"
+    each_us = {name: max(0.0, cpu[name] - cpu["before"]) * seconds * len(rows) / sum(n for n, _ in rows) * 1e6
+               for name, rows in poured.items()}
+    said = "; ".join(f"{name} {rates[name]:.0f}/s and {cpu[name]:.0%} of a core" for name in spans)
+    generator = sum(spent for _, spent in poured["flood"]) / seconds / len(poured["flood"])
+    said = (f"{sent / seconds / len(poured['flood']):.0f} SYN/s: messages and broker: {said}. Under the flood {share['before']:.0%} of before, "
+            f"{share['nowhere']:.0%} of before with the generator at work, {share['elsewhere']:.0%} of what a flood for others leaves; "
+            f"{each_us['flood']:.2f} us for each SYN; the generator {generator:.0%} of its core; new clients after "
+            f"{', '.join(str(each['ms']) for each in during)} ms; {got} frames, {cookies} cookies, {withheld} first SYNs not answered")
+    assert each_us["flood"] < 10, said
     wanted = 0.8 if stage.full else 0.1
-    assert max(share, same) >= wanted, f"{share:.0%} of before, {same:.0%} of what a flood for others leaves"
-    return (f"{sent / seconds:.0f} SYN/s: {rates['flood']:.0f} messages/s, {share:.0%} of {rates['before']:.0f}/s before, {fair:.0%} of "
-            f"{rates['nowhere']:.0f}/s while the same flood goes nowhere, {same:.0%} of {rates['elsewhere']:.0f}/s while it is for another "
-            f"station; broker {spans['before'][2]:.0%}, {spans['nowhere'][2]:.0%}, {spans['elsewhere'][2]:.0%} and {spans['flood'][2]:.0%} of a "
-            f"core, {each_us:.2f} us for each SYN; a new client after {during[0]['ms']} ms; {got} frames, {cookies} cookies, {withheld} first SYNs not answered")
+    assert max(share["before"], share["nowhere"]) >= wanted, said
+    return said
 
 
 @scene
@@ -393,6 +410,34 @@ def mixed(stage):
                 assert dialled > 0, "it has not dialled"
         said.append(f"{what}, {how}: {result['messages']} messages in {result['seconds']} s, {dialled} dialled, {accepted} accepted")
     return "; ".join(said)
+
+
+@scene
+def telemetry(stage):
+    """DPDK's own telemetry socket (dpdk-telemetry.py) knows our ports and shards."""
+    with stage.broker(memory="huge_pages: false, memory: 512MB, telemetry: true, file_prefix: peregrine-scene") as broker:
+        in_client("hello")
+        broker.settle("accepted", lambda number: number >= 1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
+            end.settimeout(30)
+            end.connect("/var/run/dpdk/peregrine-scene/dpdk_telemetry.v2")
+            assert "version" in json.loads(end.recv(16384))
+
+            def ask(command):
+                end.send(command.encode())
+                return json.loads(end.recv(65536))[command.split(",")[0]]
+
+            commands = [name for name in ask("/") if name.startswith("/peregrine/")]
+            ports, shards = ask("/peregrine/ports"), ask("/peregrine/shards")
+            port, shard = ask("/peregrine/ports,0"), ask("/peregrine/shards,0")
+            beyond = ask("/peregrine/ports,7")
+    assert commands == ["/peregrine/ports", "/peregrine/shards"], commands
+    assert ports == {"ports": 1} and shards == {"shards": 1}, (ports, shards)
+    assert port["driver"] == "net_af_packet" and port["link"] == "up" and port["addresses"] == [f"{world.SERVER_IP}/24"], port
+    assert shard["accepted"] >= 1 and shard["frames_in"] > 0, shard
+    assert beyond is None, beyond
+    assert not os.path.exists("/var/run/dpdk/peregrine-scene"), "DPDK's directory is left"
+    return f"{', '.join(commands)}: {len(port)} and {len(shard)} fields"
 
 
 @scene

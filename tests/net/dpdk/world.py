@@ -70,6 +70,15 @@ class World:
             World.cable("router", "server", "x0", "x1")
         return "x0", "02:00:00:00:00:99"
 
+    @staticmethod
+    def leave_to_driver(name, on=True):
+        """What a driver reads from an interface, the kernel need not look at as well: it would look for a route for every frame, at
+        the sender's expense. Drivers have their copy before this."""
+        sh("ip netns exec server nft delete table netdev unseen", False)
+        if on:
+            sh("ip netns exec server nft 'table netdev unseen { chain ingress { "
+               f"type filter hook ingress device {name} priority 0; policy drop; }}; }}'")
+
     def lose(self, percent):
         sh("ip netns exec router nft flush ruleset")
         if percent:
@@ -88,9 +97,12 @@ class Broker:
         self.log_path = self.folder / "server.log"
         text = f'listen: "{listen}:{PORT}"\nhttp: "127.0.0.1:8222"\nshards: {shards}\n{config}\n'
         if backend == "dpdk":
-            text += (f'dpdk {{ {memory}, telemetry: false\n ports: [{{device: "{device}", queues: {queues}, {port}}}] }}\n')
+            telemetry = "" if "telemetry" in memory else ", telemetry: false"
+            text += (f'dpdk {{ {memory}{telemetry}\n ports: [{{device: "{device}", queues: {queues}, {port}}}] }}\n')
+            World.leave_to_driver("s0")
         else:
             text += f"backend: {backend}\n"
+            World.leave_to_driver("s0", False)
             sh(f"ip -n server addr add {SERVER_IP}/24 dev s0; ip -n server route add default via 10.66.0.1")
         self.kernel = backend != "dpdk"
         path = self.folder / "server.conf"
