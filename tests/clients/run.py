@@ -114,8 +114,12 @@ class Server:
                                             stderr=subprocess.STDOUT, start_new_session=True)
         started_processes.add(self.process)
         deadline = time.monotonic() + START_TIMEOUT_S
+        reachable = False
         while True:
             ready = self.read_ports(ports_dir)
+            if ready and not reachable:
+                self.wire.started()
+                reachable = True
             if ready and self.greets():
                 self.http = ready["monitoring"][0].rstrip("/")
                 return
@@ -482,7 +486,7 @@ def parse(argv):
     parser.add_argument("--suite", metavar="A,B", default=None, help="default: all that are there: " + ",".join(SUITES))
     parser.add_argument("--server-args", metavar="ARGS", default="", help="more arguments for --server, e.g. '--shards 2'")
     parser.add_argument("--over", type=wires.check, default="loopback", metavar="WIRE",
-                        help="loopback, or dpdk:af_packet[:QUEUES] or dpdk:af_xdp: over veth pairs in a network namespace")
+                        help="loopback, or dpdk:af_packet[:QUEUES], dpdk:af_xdp or dpdk:tap[:QUEUES]: over veth pairs or TAP devices in a network namespace")
     parser.add_argument("--only", metavar="TEST,TEST", default="", help="only these tests")
     parser.add_argument("--cache", metavar="DIR", default=str(REPO / "build" / "clients-cache"))
     parser.add_argument("--jobs", type=int, default=cores, help=f"suites at once (default {cores}, the cores)")

@@ -1,4 +1,5 @@
-"""How clients reach a broker that run.py starts: over loopback, or over DPDK on a cable of its own (a veth pair).
+"""How clients reach a broker that run.py starts: over loopback, or over DPDK on a cable of its own (a veth pair or a TAP device).
+Also for ../conversation/run.py.
 
 A Wire says where the broker listens, from which address its clients come, and what it must be told on the command line and
 in its configuration. The kernel's TCP is on the clients' side either way.
@@ -7,6 +8,8 @@ in its configuration. The kernel's TCP is on the clients' side either way.
 import itertools
 import os
 import subprocess
+
+DRIVERS = ("af_packet", "af_xdp", "tap")
 
 
 class Loopback:
@@ -22,6 +25,9 @@ class Loopback:
     def taken(self):
         pass
 
+    def started(self):
+        pass
+
     def left(self):
         pass
 
@@ -30,7 +36,8 @@ class Loopback:
 
 
 class Cable:
-    """A veth pair: one end for DPDK, without an address of the kernel's, the other for the clients."""
+    """A veth pair: one end for DPDK, without an address of the kernel's, the other for the clients. Or the two ends of a TAP device,
+    which the broker makes when it starts and takes with it when it ends."""
 
     own_tcp = True
 
@@ -39,17 +46,25 @@ class Cable:
         net = f"10.{128 + number // 250}.{number % 250}"
         self.host, self.client_ip = f"{net}.2", f"{net}.1"
         arguments = {"af_packet": f"net_af_packet0,iface={self.inner},qpairs={queues}",
-                     "af_xdp": f"net_af_xdp0,iface={self.inner}"}
+                     "af_xdp": f"net_af_xdp0,iface={self.inner}",
+                     "tap": f"net_tap0,iface={self.outer}"}
         self.device = arguments[driver]
         self.queues = queues
+        self.tap = driver == "tap"
+        if self.tap:
+            return
         # The driver makes a number of 16 bits of its process's and the interface's for a group of sockets, and two alike cannot be:
         # interfaces whose lower 16 bits are 0 leave it to the process.
         run("ip", "link", "add", self.inner, "index", str((number + 1) << 16), "type", "veth", "peer", "name", self.outer)
-        for end in (self.inner, self.outer):
-            # Whole checksums and frames that fit the wire, as a card would send them.
-            run("ethtool", "-K", end, "tx", "off", "gro", "off", "tso", "off", "gso", "off")
-            run("ip", "link", "set", end, "up")
+        self.plug(self.inner)
+        self.plug(self.outer)
         run("ip", "addr", "add", f"{self.client_ip}/24", "dev", self.outer)
+
+    @staticmethod
+    def plug(end):
+        # Whole checksums and frames that fit the wire, as a card would send them.
+        run("ethtool", "-K", end, "tx", "off", "gro", "off", "tso", "off", "gso", "off")
+        run("ip", "link", "set", end, "up")
 
     def arguments(self, port):
         return ["-a", self.host, "-p", str(port)]
@@ -64,6 +79,12 @@ class Cable:
         """A broker is about to start."""
         run("ip", "addr", "del", f"{self.host}/32", "dev", "lo", check=False)
 
+    def started(self):
+        """The broker is there, and clients may come."""
+        if self.tap:
+            self.plug(self.outer)
+            run("ip", "addr", "add", f"{self.client_ip}/24", "dev", self.outer)
+
     def left(self):
         """The broker has ended. Its address is silent from then on, and to clients that is a machine switched off, not a
         broker stopped: connecting again takes until their timeout. So a kernel answers in its place, that nobody listens."""
@@ -71,7 +92,8 @@ class Cable:
 
     def close(self):
         self.taken()
-        run("ip", "link", "del", self.inner, check=False)
+        if not self.tap:
+            run("ip", "link", "del", self.inner, check=False)
 
 
 def run(*command, check=True):
@@ -108,8 +130,8 @@ class Network:
 
 def check(over):
     words = over.split(":")
-    good = over == "loopback" or (words[0] == "dpdk" and len(words) in (2, 3) and words[1] in ("af_packet", "af_xdp")
+    good = over == "loopback" or (words[0] == "dpdk" and len(words) in (2, 3) and words[1] in DRIVERS
                                   and all(word.isdigit() for word in words[2:]))
     if not good:
-        raise SystemExit(f"run.py: --over is loopback, dpdk:af_packet[:QUEUES] or dpdk:af_xdp, not {over}")
+        raise SystemExit(f"run.py: --over is loopback, or dpdk:DRIVER[:QUEUES] with a driver of {', '.join(DRIVERS)}; not {over}")
     return over

@@ -14,9 +14,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "clients"))
+import wires  # noqa: E402
 
 START_TIMEOUT_S = 60
 # Timeouts in the tests say what a machine with nothing else to do needs at most. A busy one gets this many times more:
@@ -87,18 +91,23 @@ def until(condition, timeout_s=5.0, step_s=0.01):
 
 
 class Broker:
-    """One started broker. `config` is NATS grammar; ports, ports file and monitoring are added to it."""
+    """One started broker. `config` is NATS grammar; ports, ports file and monitoring are added to it. `wire`: the way clients reach
+    it (../clients/wires.py), the caller's; none is loopback."""
 
-    def __init__(self, binary, config="", args=(), monitor=True, limits=None):
+    def __init__(self, binary, config="", args=(), monitor=True, limits=None, wire=None):
         self.binary = binary
+        self.wire = wire or wires.Loopback()
+        self.host = self.wire.host
         self.directory = tempfile.mkdtemp(prefix="broker-")
         self.log_path = os.path.join(self.directory, "stderr.log")
         config_path = os.path.join(self.directory, "test.conf")
         with open(config_path, "w", encoding="utf-8") as file:
-            file.write(f'listen: "{HOST}:-1"\nports_file_dir: "{self.directory}"\n')
-            if monitor:
+            file.write(f'listen: "{self.host}:-1"\nports_file_dir: "{self.directory}"\n')
+            file.write(self.wire.config() or "")
+            if monitor and not self.wire.own_tcp:
                 file.write(f'http: "{HOST}:-1"\n')
             file.write(config)
+        self.wire.taken()
         preexec = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)) if limits else None
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen([binary, "-c", config_path, *args], stdin=subprocess.DEVNULL, stdout=log,
@@ -107,6 +116,7 @@ class Broker:
         self.pid = self.process.pid
         try:
             self._read_ports()
+            self.wire.started()
         except Exception:
             self.stop()
             raise
@@ -144,7 +154,7 @@ class Broker:
         if receive_buffer:  # before connect, or the window is negotiated without it
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
-            sock.connect((HOST, self.port))
+            sock.connect((self.host, self.port))
         except OSError:
             sock.close()
             raise
@@ -201,6 +211,7 @@ class Broker:
                 self.process.kill()
                 self.process.wait()
         code = self.process.returncode
+        self.wire.left()
         shutil.rmtree(self.directory, ignore_errors=True)
         return code
 

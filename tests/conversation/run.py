@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds every talk of talks/ with the broker under test and with nats-server, and compares what both answer.
 
-    run.py [--server BIN] [--against NATS_SERVER] [--with CONFIG] [--only WORD]... [--list] [--seed N] [--jobs N]
+    run.py [--server BIN] [--against NATS_SERVER] [--with CONFIG] [--over WIRE] [--only WORD]... [--list] [--seed N] [--jobs N]
 
 A talk passes when both servers meet its expectations, in one piece, cut and byte by byte, and their answers are the
 same once ids, ports, nonces and versions are taken out. A wrong expectation therefore fails on nats-server. Without
@@ -19,8 +19,8 @@ import re
 import sys
 import threading
 
-from broker import Broker, StartError, Tally, default_server, find_reference, until
-from talk import Bytewise, Cut, Mismatch, Player, TalkFile, Whole, shown
+from broker import Broker, StartError, Tally, default_server, find_reference, until, wires
+from talk import Bytewise, Cut, Mismatch, Player, TalkFile, Whole, as_loopback, shown
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -43,9 +43,10 @@ def normalised(chunks):
 class Speaker:
     """A server of one talk file, started when needed and again after a talk of its own or a crash."""
 
-    def __init__(self, binary, config):
+    def __init__(self, binary, config, wire):
         self.binary = binary
         self.config = config
+        self.wire = wire
         self.broker = None
 
     def hear(self, talk, splitter):
@@ -53,7 +54,7 @@ class Speaker:
         if self.broker and (own or not self.broker.alive()):
             self.stop()
         if not self.broker:
-            self.broker = Broker(self.binary, self.config)
+            self.broker = Broker(self.binary, self.config, wire=self.wire)
         player = Player(self.broker, talk, splitter)
         try:
             player.play()
@@ -67,7 +68,7 @@ class Speaker:
                 self.stop()
             else:
                 self.settle()
-        return {name: normalised(chunks) for name, chunks in player.heard.items()}
+        return {name: as_loopback(normalised(chunks), self.wire) for name, chunks in player.heard.items()}
 
     def settle(self):
         """The next talk on this server must not meet subscriptions of this one."""
@@ -82,6 +83,10 @@ class Speaker:
         if self.broker:
             self.broker.stop()
             self.broker = None
+
+    def close(self):
+        self.stop()
+        self.wire.close()
 
 
 def refused_by_name(binary, file):
@@ -100,9 +105,9 @@ def run_file(path, options, report):
     if file.later and (refusal := refused_by_name(options.server, file)):
         print(f"later {stem}: {refusal}", flush=True)
         return
-    speakers = [Speaker(options.server, file.config + options.extra)]
+    speakers = [Speaker(options.server, file.config + options.extra, options.network.wire())]
     if options.against:
-        speakers.append(Speaker(options.against, file.config))
+        speakers.append(Speaker(options.against, file.config, wires.Loopback()))
     try:
         for talk in file.talks:
             name = f"{stem}: {talk.name}"
@@ -111,7 +116,7 @@ def run_file(path, options, report):
             report(name, run_talk(talk, speakers, options.seed))
     finally:
         for speaker in speakers:
-            speaker.stop()
+            speaker.close()
 
 
 def run_talk(talk, speakers, seed):
@@ -149,6 +154,8 @@ def main():
     parser.add_argument("--against", default=find_reference(), help="nats-server to compare with, or none")
     parser.add_argument("--with", dest="extra", metavar="CONFIG", default="",
                         help="more config for the broker under test, e.g. 'shards: 4'")
+    parser.add_argument("--over", type=wires.check, default="loopback", metavar="WIRE",
+                        help="how the broker under test is reached: loopback, or dpdk:DRIVER[:QUEUES] (../clients/wires.py; as root)")
     parser.add_argument("--only", action="append", help="only talks whose `file: name` contains this")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--seed", type=int, default=1, help="seed of the cuts")
@@ -169,6 +176,8 @@ def main():
     for binary in filter(None, [options.server, options.against]):
         if not os.access(binary, os.X_OK):
             parser.error(f"{binary} is not an executable")
+    options.network = wires.Network(options.over)
+    options.network.enter([sys.executable, "-B", os.path.abspath(__file__), *sys.argv[1:]])
     if not options.against:
         print("no nats-server to compare with: checking expectations only", flush=True)
 

@@ -41,7 +41,7 @@ import signal
 import socket
 import time
 
-from broker import HOST, PATIENCE, until
+from broker import PATIENCE, until
 
 ANSWER_TIMEOUT_S = 30.0
 # One by one costs a system call and a pause per byte: long runs (oversized lines) send their middle at once.
@@ -180,7 +180,8 @@ class Connection:
         self.eof = False
         self.heard = []  # what the talk consumed, for comparing two brokers
         self.info = {}
-        self.sock = socket.create_connection((HOST, broker.port), ANSWER_TIMEOUT_S)
+        self.wire = broker.wire
+        self.sock = socket.create_connection((broker.host, broker.port), ANSWER_TIMEOUT_S)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.opened = time.monotonic()
 
@@ -254,7 +255,7 @@ class Connection:
         line = self.line()
         if not line.startswith(b"INFO {") or not line.endswith(b"} "):
             raise Mismatch(f"{self.name}: expected `INFO {{json}} `, got {shown(line)}")
-        self.info = json.loads(line[5:])
+        self.info = json.loads(as_loopback(line[5:], self.wire))
 
     def silent(self, time_s):
         end = time.monotonic() + time_s
@@ -284,6 +285,13 @@ class Connection:
         self.sock.close()
         if self.buffer:
             raise Mismatch(f"{self.name}: unread at the end: {shown(self.buffer)}")
+
+
+def as_loopback(data, wire):
+    """What was said over another wire, with the addresses it would have named over loopback."""
+    for address in (wire.host, wire.client_ip):
+        data = data.replace(address.encode(), b"127.0.0.1")
+    return data
 
 
 def shown(data):
@@ -350,9 +358,11 @@ class Player:
         if verb == "refused":
             def refused():
                 try:
-                    socket.create_connection((HOST, self.broker.port), 1).close()
+                    socket.create_connection((self.broker.host, self.broker.port), 1).close()
                 except ConnectionError:
                     return True
+                except OSError:
+                    return self.broker.wire.own_tcp  # a TCP of the process's own ends with it, and then nobody refuses
                 return False
             if not until(refused):
                 raise Mismatch(f"{name}: connection was accepted")
