@@ -94,10 +94,13 @@ class Broker:
     """One started broker. `config` is NATS grammar; ports, ports file and monitoring are added to it. `wire`: the way clients reach
     it (../clients/wires.py), the caller's; none is loopback."""
 
+    wire = wires.Loopback()  # of who starts otherwise, too
+    host = wire.host
+
     def __init__(self, binary, config="", args=(), monitor=True, limits=None, wire=None):
         self.binary = binary
-        self.wire = wire or wires.Loopback()
-        self.host = self.wire.host
+        if wire is not None:
+            self.wire, self.host = wire, wire.host
         self.directory = tempfile.mkdtemp(prefix="broker-")
         self.log_path = os.path.join(self.directory, "stderr.log")
         config_path = os.path.join(self.directory, "test.conf")
