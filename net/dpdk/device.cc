@@ -160,7 +160,8 @@ std::string Device::configure(const DevicePlan& plan) {
   // pool), timestamps.
   if (wants(options_, "checksum")) {
     rx_offloads_ |= info.rx_offload_capa & kRxChecksums;
-    if ((info.tx_offload_capa & kTxChecksums) == kTxChecksums) {
+    // net_tap sums in software, and wrongly where a piece of the payload is odd in length and not the last.
+    if ((info.tx_offload_capa & kTxChecksums) == kTxChecksums && !starts_with(driver_, "net_tap")) {
       tx_offloads_ |= kTxChecksums;
       interface_.checksum_offload = true;
     }
@@ -171,8 +172,7 @@ std::string Device::configure(const DevicePlan& plan) {
     const uint16_t chain = info.tx_desc_lim.nb_mtu_seg_max != 0 ? info.tx_desc_lim.nb_mtu_seg_max : 8;
     largest_chain_ = std::clamp<uint16_t>(chain, 1, 16);
   }
-  // net_tap cuts segments in software, and not those of full size.
-  if (wants(options_, "tso") && !starts_with(driver_, "net_tap") && interface_.checksum_offload && multi_segment_ &&
+  if (wants(options_, "tso") && interface_.checksum_offload && multi_segment_ &&
       (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_TSO) != 0) {
     tx_offloads_ |= RTE_ETH_TX_OFFLOAD_TCP_TSO;
     interface_.tso_bytes = kTsoBytes;
