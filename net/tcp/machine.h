@@ -381,7 +381,7 @@ class Stack::Machine {
   bool port_full_ = false;
   int64_t cookies_until_ = 0;  // cookies were sent lately
   RateLimit cookie_limit_, repeated_syn_limit_;
-  std::vector<uint16_t> unanswered_syns_;  // tags by hash; empty without a flood
+  std::vector<uint8_t> unanswered_syns_;  // tags by hash; empty without a flood
 
   RateLimit reset_limit_{1000, 200}, icmp_limit_{1000, 200}, arp_limit_{1000, 500}, challenge_reply_limit_{1000, 200};
   // RFC 5961's global limit, in a window of random size so that nobody can measure it (CVE-2016-5696).

@@ -201,17 +201,19 @@ def cut_off():
     print(json.dumps({"seconds": round(time.monotonic() - started, 1)}))
 
 
-def steady():
-    """Messages all the time, checked for order; ends with its input. Says how many got through in each second."""
+def steady(number=0):
+    """Messages all the time, checked for order; ends with its input. Says how many got through in each second. Several at a time
+    have a number each."""
+    subject = b"tick%d" % number if number else b"tick"
     reader, writer = Client(), Client()
-    reader.send(b"SUB tick 1\r\n")
+    reader.send(b"SUB %s 1\r\n" % subject)
     reader.flush()
     end = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), end.set()), daemon=True).start()
     counts, n, second, times = [], 0, time.monotonic(), []
     print("going", flush=True)
     while not end.is_set():
-        batch = b"".join(b"PUB tick 8\r\n%08d\r\n" % (n + k) for k in range(100))
+        batch = b"".join(b"PUB %s 8\r\n%08d\r\n" % (subject, n + k) for k in range(100))
         writer.send(batch)
         for _ in range(100):
             assert reader.message() == b"%08d" % n, "lost or out of order"
