@@ -29,13 +29,15 @@ import wires
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent.parent
+sys.path.append(str(REPO / "tests" / "conversation"))
+from certificates import Certificates  # noqa: E402
 SUITES = ["python", "js", "cli", "go", "rust", "java"]
 
 REQUIRED = [
     "publish_subscribe", "wildcard_star", "wildcard_full", "queue_group", "request_inbox", "request_mux",
     "no_responders", "headers", "drain", "auto_unsubscribe", "max_payload_exact", "max_payload_exceeded", "reconnect",
     "slow_consumer", "auth_user_pass", "auth_token", "auth_failure", "permissions_violation", "large_payload",
-    "ordering_100k", "flush_rtt", "server_info", "lame_duck",
+    "ordering_100k", "flush_rtt", "server_info", "lame_duck", "tls", "tls_verify", "tls_first",
 ]
 
 START_TIMEOUT_S = 20
@@ -45,8 +47,10 @@ STOP_TIMEOUT_S = 20
 PORTS = range(10000, 32000)
 
 print_lock = threading.Lock()
+certificates_lock = threading.Lock()
 started_processes = set()  # what a signal must not leave behind
 temporary_root = None
+certificates = None  # of all servers and clients of this run
 
 
 def say(line=""):
@@ -103,6 +107,7 @@ class Server:
         ports_dir.mkdir(parents=True)
         command = [self.program, *self.wire.arguments(self.port), "--ports_file_dir", str(ports_dir)]
         config = [text for text in (self.wire.config(), self.config) if text is not None]
+        config = [text.replace("@tls", self.tls()) if "@tls" in text else text for text in config]
         if config:
             path = self.folder / "server.conf"
             path.write_text("\n".join(config))
@@ -130,6 +135,12 @@ class Server:
                 raise StartError(f"broker not ready after {START_TIMEOUT_S} s: {self.log()[-2000:]}")
             time.sleep(0.02)
 
+    def tls(self):
+        """What a configuration's tls block begins with."""
+        with certificates_lock:
+            pair = certificates.pair(f"server-{self.wire.host}", f"DNS:localhost,IP:{self.wire.host}")
+        return f'{pair}, ca_file: "{certificates.authority}", timeout: 30'
+
     @staticmethod
     def read_ports(ports_dir):
         for path in ports_dir.glob("*.ports"):
@@ -144,6 +155,8 @@ class Server:
     def greets(self):
         try:
             with socket.create_connection((self.wire.host, self.port), timeout=5) as client:
+                if "handshake_first" in (self.config or ""):
+                    return True  # says nothing until it is spoken to
                 client.settimeout(5)
                 with client.makefile("rb") as lines:
                     return lines.readline().startswith(b"INFO ")
@@ -385,6 +398,8 @@ def run_suite(suite, program, ports, options):
     try:
         env = suite.environment()
         env["CLIENTS_CONTROL"] = control.url
+        env.update(CLIENTS_CA=certificates.authority, CLIENTS_CERT=certificates.path("client.pem"),
+                   CLIENTS_KEY=certificates.path("client-key.pem"))
         env["CLIENTS_SERVER"] = program
         env["CLIENTS_SERVER_ARGS"] = json.dumps(options.server_args)
         if only:
@@ -468,6 +483,7 @@ def stop_at_signal(number, _):
         if process.poll() is None:
             end_group(process)
     shutil.rmtree(temporary_root, ignore_errors=True)
+    certificates.remove()
     os._exit(128 + number)  # suites still run in threads; nothing is left to wait for
 
 
@@ -530,6 +546,9 @@ def main(argv):
         return 1 if broken else 0
     options.network.enter([sys.executable, "-B", str(pathlib.Path(__file__).resolve()), *argv])
     temporary_root = tempfile.mkdtemp(prefix="clients-")
+    global certificates
+    certificates = Certificates()
+    certificates.pair("client")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop_at_signal)
     outcomes = []
@@ -546,6 +565,7 @@ def main(argv):
                 if (ours.get(name, "") is None) != (theirs.get(name, "") is None):
                     better = programs[0 if ours.get(name, "") is None else 1][1]
                     say(f"differs: {suite.name} {name}: passes only on {better}")
+    certificates.remove()
     if not any(os.scandir(temporary_root)):
         os.rmdir(temporary_root)
     passed = sum(outcome.passed() for run in outcomes for outcome in run.values())

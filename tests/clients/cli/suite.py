@@ -468,6 +468,54 @@ def lame_duck_moves():
     wait_for("message", lambda: sub.lines() == ["back"])
 
 
+def secure(more="", login=()):
+    broker = own_broker(config=f"tls {{ @tls{more} }}")
+    broker.login = ["--tlsca", os.environ["CLIENTS_CA"], *login]
+    return broker
+
+
+CERTIFICATE = ["--tlscert", os.environ["CLIENTS_CERT"], "--tlskey", os.environ["CLIENTS_KEY"]]
+
+
+def talk_over_tls(broker):
+    sub = Running("sub", "secure.*", "--raw", broker=broker)
+    service = Running("reply", "service", "here", broker=broker)
+    large = Running("sub", "large", "--subjects-only", broker=broker)
+    for round in ("before", "after"):
+        nats("pub", "secure.a", round, broker=broker)
+        wait_for(f"message {round} the restart", lambda: sub.lines()[-1:] == [round])
+        equal(nats("request", "service", "?", "--raw", broker=broker).out.strip(), b"here")
+        nats("pub", "large", "--force-stdin", "--no-templates", stdin=hexadecimal(500000), broker=broker)
+        wait_for("large payload", lambda: len(large.subjects()) == (1 if round == "before" else 2))
+        rows = broker.monitor("/connz")["connections"]
+        equal({row.get("tls_version") for row in rows}, {"1.3"})
+        if round == "before":
+            broker.restart()
+            for each in (sub, service, large):
+                each.subscribed()
+
+
+@test
+def tls():
+    broker = secure()
+    talk_over_tls(broker)
+    broker.login = []
+    assert "certificate" in nats("pub", "x", "y", broker=broker, fails=True).err
+
+
+@test
+def tls_verify():
+    broker = secure(", verify: true", CERTIFICATE)
+    talk_over_tls(broker)
+    broker.login = broker.login[:2]
+    nats("pub", "x", "y", broker=broker, fails=True)
+
+
+@test
+def tls_first():
+    talk_over_tls(secure(", handshake_first: true", ["--tlsfirst"]))
+
+
 def main():
     global shared
     only = [name for name in os.environ.get("CLIENTS_ONLY", "").split(",") if name]

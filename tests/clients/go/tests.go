@@ -25,6 +25,9 @@ var tests = []test{
 	{"flush_rtt", flushRtt},
 	{"server_info", serverInfo},
 	{"lame_duck", lameDuck},
+	{"tls", tlsTrust},
+	{"tls_verify", tlsVerify},
+	{"tls_first", tlsFirst},
 
 	{"queue_group_overlap", queueGroupOverlap},
 	{"queue_group_changing", queueGroupChanging},

@@ -297,6 +297,7 @@ public final class Suite {
     Map<String, Body> tests = new LinkedHashMap<>();
     Messaging.register(tests);
     Connections.register(tests);
+    Secured.register(tests);
     System.out.println("plan " + tests.size());
     System.out.flush();
     Server plain = new Server(control("/start", "{}"));

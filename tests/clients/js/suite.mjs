@@ -539,6 +539,62 @@ tests.server_pings = async () => {
   await waitFor("end of the stale connection", () => raw.ended);
 };
 
+async function secure(more = "") {
+  const broker = await start([], `tls { @tls${more} }`);
+  broker.url = broker.url.replace("nats://", "tls://");
+  return broker;
+}
+
+const certificate = () => ({ certFile: process.env.CLIENTS_CERT, keyFile: process.env.CLIENTS_KEY });
+
+async function talk(nc, other) {
+  const name = subject();
+  const got = listen(other, name);
+  const service = other.subscribe(`${name}.service`, { callback: (_, msg) => msg.respond(`re:${msg.string()}`) });
+  await other.flush();
+  const payloads = [0, 5, 16384, nc.info.max_payload].map((size) => randomBytes(size));
+  for (const payload of payloads) nc.publish(name, payload);
+  await waitFor("messages", () => got.length === payloads.length);
+  got.forEach((msg, n) => assert.ok(payloads[n].equals(msg.data), `payload ${n}`));
+  assert.equal((await nc.request(`${name}.service`, "?", { timeout: kWaitMs })).string(), "re:?");
+  service.unsubscribe();
+}
+
+async function talkOverTls(broker, tls) {
+  tls = { caFile: process.env.CLIENTS_CA, ...tls };
+  const [nc, other] = [await connect({ tls }, broker), await connect({ tls }, broker)];
+  await talk(nc, other);
+  const rows = (await broker.monitor("/connz")).connections;
+  assert.deepEqual(rows.map((row) => row.tls_version), ["1.3", "1.3"]);
+  await broker.restart();
+  await waitFor("reconnects", () => [nc, other].every((client) => client.heard("reconnect").length === 1));
+  await talk(nc, other);
+  await nc.close();
+  await other.close();
+  broker.url = broker.url.replace("nats://", "tls://");
+}
+
+async function refused(broker, tls) {
+  await assert.rejects(dial({ servers: broker.url, tls, timeout: kWaitMs, reconnect: false, maxReconnectAttempts: 0 }));
+}
+
+tests.tls = async () => {
+  const broker = await secure();
+  await talkOverTls(broker, {});
+  await refused(broker, {});
+};
+
+tests.tls_verify = async () => {
+  const broker = await secure(", verify: true");
+  await talkOverTls(broker, certificate());
+  await refused(broker, { caFile: process.env.CLIENTS_CA });
+};
+
+tests.tls_first = async () => {
+  const broker = await secure(", handshake_first: true");
+  await talkOverTls(broker, { handshakeFirst: true });
+};
+
 async function main() {
   const only = (process.env.CLIENTS_ONLY ?? "").split(",").filter((name) => name);
   const chosen = Object.entries(tests).filter(([name]) => only.length === 0 || only.includes(name));

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -93,7 +94,7 @@ async def raises(kind, awaitable):
         await awaitable
     except kind as error:
         return error
-    raise AssertionError(f"no {kind.__name__}")
+    raise AssertionError(f"no {kind}")
 
 
 @test
@@ -635,6 +636,68 @@ async def lame_duck():
             equal((await sub.next_msg(WAIT_S)).data, b"still here")
         await wait_for("end of the connection", lambda: nc.heard["disconnected"] == 1)
     equal(await broker.stop("KILL") in (0, -9), True)
+
+
+def trust(certificate=False):
+    context = ssl.create_default_context(cafile=os.environ["CLIENTS_CA"])
+    if certificate:
+        context.load_cert_chain(os.environ["CLIENTS_CERT"], os.environ["CLIENTS_KEY"])
+    return context
+
+
+async def secure(more=""):
+    broker = await Broker.start(config=f"tls {{ @tls{more} }}")
+    broker.url = broker.url.replace("nats://", "tls://")
+    return broker
+
+
+async def talk(nc, other):
+    name = subject()
+    sub = await other.subscribe(name)
+    await answering(other, f"{name}.service")
+    payloads = [b"", b"hello", os.urandom(16384), os.urandom(nc.max_payload)]
+    for payload in payloads:
+        await nc.publish(name, payload)
+    equal([msg.data == payload for msg, payload in zip(await collect(sub, len(payloads)), payloads)], [True] * len(payloads))
+    equal((await nc.request(f"{name}.service", b"?", timeout=WAIT_S)).data, b"re:?")
+
+
+async def talk_over_tls(broker, **options):
+    async with Connected(broker, **options) as nc, Connected(broker, **options) as other:
+        await talk(nc, other)
+        rows = (await broker.monitor("/connz"))["connections"]
+        equal([row.get("tls_version") for row in rows], ["1.3", "1.3"])
+        await broker.restart()
+        await wait_for("reconnects", lambda: nc.heard["reconnected"] == other.heard["reconnected"] == 1)
+        await talk(nc, other)
+
+
+async def refused(broker, context):
+    await raises((ssl.SSLError, errors.Error, OSError), nats.connect(broker.url.replace("nats://", "tls://"), tls=context,
+                                                                     allow_reconnect=False, connect_timeout=WAIT_S))
+
+
+@test
+async def tls():
+    broker = await secure()
+    await talk_over_tls(broker, tls=trust())
+    await refused(broker, ssl.create_default_context())
+    await broker.stop("KILL")
+
+
+@test
+async def tls_verify():
+    broker = await secure(", verify: true")
+    await talk_over_tls(broker, tls=trust(certificate=True))
+    await refused(broker, trust())
+    await broker.stop("KILL")
+
+
+@test
+async def tls_first():
+    broker = await secure(", handshake_first: true")
+    await talk_over_tls(broker, tls=trust(), tls_handshake_first=True)
+    await broker.stop("KILL")
 
 
 @test

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::check;
 use crate::harness::*;
 
-async fn wait_for(events: &mut mpsc::UnboundedReceiver<Event>, wanted: Event) -> Outcome {
+pub async fn wait_for(events: &mut mpsc::UnboundedReceiver<Event>, wanted: Event) -> Outcome {
     loop {
         if receive(events, &format!("the event {wanted:?}")).await? == wanted {
             return Ok(());
@@ -65,7 +65,7 @@ pub async fn drain(t: Test) -> Outcome {
     Ok(())
 }
 
-fn returning(options: ConnectOptions) -> (ConnectOptions, mpsc::UnboundedReceiver<Event>) {
+pub fn returning(options: ConnectOptions) -> (ConnectOptions, mpsc::UnboundedReceiver<Event>) {
     watched(options.reconnect_delay_callback(|_| Duration::from_millis(50)))
 }
 

@@ -3,9 +3,11 @@
 mod connections;
 mod harness;
 mod messaging;
+mod secured;
 
 use connections::*;
 use messaging::*;
+use secured::*;
 
 #[tokio::main]
 async fn main() {
@@ -33,6 +35,9 @@ async fn main() {
         flush_rtt,
         server_info,
         lame_duck,
+        tls,
+        tls_verify,
+        tls_first,
         // ---
         request_many,
         no_echo,
