@@ -2,6 +2,7 @@
 
 import base64
 import collections
+import contextlib
 import json
 import random
 import socket
@@ -11,6 +12,7 @@ from across import barrier, conversation
 from broker import free_port, until
 from nodes import HOST, Cluster, Node
 from registry import check, equal
+from streams import stream
 from supercluster import SuperCluster
 
 CASES = []
@@ -307,6 +309,74 @@ def pauses_grow(mix):
         check(all(pause > least - 0.1 for pause, least in zip(pauses, (1, 2, 4))), f"pauses of {pauses} s")
 
 
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def a_cluster_that_answers_no_syn(mix):
+    """Each attempt is given up after a second, not when the kernel gives up, and the next one follows."""
+    with socket.socket() as listener, contextlib.ExitStack() as queue:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(4):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((HOST, port))
+        gateway = (f'connect_error_reports: 1\ngateway {{ name: c1, listen: "{HOST}:{free_port()}"\n'
+                   f'  gateways: [ {{ name: gone, url: "nats://{HOST}:{port}" }} ] }}')
+        with Cluster([mix[0][0]], extra=gateway) as cluster:
+            cluster.start()
+            failed = f"dial tcp {HOST}:{port}: i/o timeout"
+            check(until(lambda: cluster[0].log().count(failed) >= 2, 10, 0.1), cluster[0].log_tail())
+
+
+class Silent:
+    """A cluster that wants everything published on `flood`, and reads nothing of it until it is told to."""
+
+    def __init__(self, program, options):
+        self.peer = RawPeer(iom=True)
+        gateway = (f'gateway {{ name: c1, listen: "{HOST}:{free_port()}", {options}\n'
+                   f'  gateways: [ {{ name: raw, url: "nats://{HOST}:{self.peer.port}" }} ] }}')
+        self.cluster = Cluster([program], extra=gateway)
+
+    def __enter__(self):
+        try:
+            self.node = self.cluster.start(formed=False)[0]
+            self.peer.accept()
+            self.peer.command(2)
+            self.peer.say("RS+ $G flood")
+            self.peer.command(3)
+            self.peer.settled()
+            self.client = self.cluster.client(0)
+            self.kept = self.client.sub("flood")
+            for n in range(24):  # more than two sockets hold, less than what may wait
+                self.client.publish("flood", b"%02d" % n + bytes(1 << 20)[2:])
+            self.client.flush()
+            check(until(lambda: "Slow Consumer Detected: WriteDeadline of 300" in self.node.log(), 10), self.node.log_tail())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.cluster.__exit__(None, None, None)
+        self.peer.close()
+
+
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def a_cluster_that_does_not_read(mix):
+    """write_deadline: said in the log, and with write_timeout: close the end of the connection; else it may catch up. Those at home
+    have everything."""
+    with Silent(mix[0][0], 'write_deadline: "300ms", write_timeout: close') as silent:
+        closed = "Gateway connection closed: Slow Consumer (Write Deadline)"
+        check(until(lambda: closed in silent.node.log(), 10), silent.node.log_tail())
+        equal(len(silent.kept.wait(24)), 24, "messages at home")
+    with Silent(mix[0][0], 'write_deadline: "300ms"') as silent:
+        equal(len(silent.kept.wait(24)), 24, "messages at home")
+        for n in range(24):
+            equal(silent.peer.until("RMSG")[-1], f"RMSG $G flood {1 << 20}", f"line of message {n}")
+            equal(silent.peer.file.read((1 << 20) + 2)[:2], b"%02d" % n, f"message {n}")
+        check("Gateway connection closed" not in silent.node.log(), silent.node.log_tail())
+
+
 # ---------------------------------------------------------------------------------------------------- interest modes
 
 
@@ -522,6 +592,47 @@ def optimistic_word_for_word(mix):
         equal(sends("a", "b.c"), ["a"], "after all interest")
     with_raw_peer(mix[0][0], False, guesses)
     with_raw_peer(mix[0][0], True, knows)
+
+
+@case(short=True, mixes=(["P"], ["P", "N"]))
+def a_stream_in_any_pieces(mix):
+    """What a gateway brings, alone and many alike: every subscriber gets what is meant for it, and the counts are true."""
+    port = free_port()
+    text, sent = stream("RMSG", "$G ", ["t.a", "t.a", "t.b", "t.c", "t.d", "t.nobody"], 8, 150)
+    with Cluster([mix[0][0]], extra=f'gateway {{ name: c1, listen: "{HOST}:{port}" }}') as cluster:
+        cluster.start()
+        one, two = cluster.client(0), cluster.client(0)
+        subs = [one.sub("t.a"), two.sub("t.a"), two.sub("t.*"), one.sub("t.c"), one.sub("t.d", "q")]
+        for number, pieces in enumerate((1 << 20, 70_000, 1400)):
+            name = f"stream{number}"
+            with socket.create_connection((HOST, port)) as sock:
+                sock.settimeout(30)
+                file = sock.makefile("rb")
+                info = {"server_id": f"N{name}", "server_name": name, "version": "2.10.0", "host": HOST, "port": 1, "headers": True,
+                        "max_payload": 1 << 20, "gateway": name, "gateway_urls": [f"{HOST}:1"], "gateway_nrp": True, "gateway_iom": True}
+                hello = f'CONNECT {{"verbose":false,"pedantic":false,"name":"N{name}","gateway":"{name}"}}\r\nINFO {json.dumps(info)}\r\n'
+                sock.sendall(hello.encode() + b"PING\r\n")
+
+                def until_pong():
+                    while (line := file.readline()) != b"PONG\r\n":
+                        check(line, "closed")
+                        if line == b"PING\r\n":
+                            sock.sendall(b"PONG\r\n")
+                until_pong()
+                for at in range(0, len(text), pieces):
+                    sock.sendall(text[at:at + pieces])
+                sock.sendall(b"PING\r\n")
+                until_pong()
+                for sub in subs:
+                    wanted = [each for each in sent if sub.subject in (each.subject, "t.*") and (each.queue or not sub.queue)]
+                    wanted = [(each.subject, each.reply, each.payload, each.headers) for each in wanted]
+                    got = [(m.subject, m.reply or "", m.payload, m.headers or b"") for m in sub.wait(len(wanted))]
+                    check(got == wanted, f"{sub.subject} in pieces of {pieces}: {len(got)} messages, expected {len(wanted)}, alike up to "
+                          f"{next((n for n, (a, b) in enumerate(zip(got, wanted)) if a != b), min(len(got), len(wanted)))}")
+                    sub.messages.clear()
+                row = cluster[0].get_json("/gatewayz")["inbound_gateways"][name][0]
+                equal(row["connection"]["in_msgs"], len(sent), "in_msgs of the gateway")
+                file.close()
 
 
 @case(short=True, mixes=(["P"], ["P", "N"]))

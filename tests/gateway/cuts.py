@@ -42,6 +42,13 @@ class Gateways:
                         seen = sorted(s for s in SuperCluster.interest(node, f"c{k + 1}") if s.startswith("t."))
                         if seen != sorted(wanted[k]):
                             problem = f"{node.name} thinks c{k + 1} wants {seen}, not {sorted(wanted[k])}"
+                # At home, too: what a server has not heard of yet it does not send.
+                told = node.interest() if len(side) > 1 and problem is None else {}
+                for other in side if told or wanted[i] else []:
+                    if problem is None and len(side) > 1 and other is not node:
+                        seen = told.get(other.name, [])
+                        if ("t.load.*" in wanted[i]) != ("t.load.*" in seen) or not set(seen) <= set(wanted[i]):
+                            problem = f"{node.name} thinks {other.name} wants {seen}, of {sorted(wanted[i])}"
         return problem
 
 
