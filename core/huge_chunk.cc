@@ -1,10 +1,16 @@
 #include "core/huge_chunk.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
+#include <mutex>
 #include <new>
+#include <thread>
 #include <utility>
 
 namespace peregrine::core {
@@ -37,6 +43,70 @@ void* map_chunk() {
 void unmap_chunk(void* chunk) { munmap(chunk, kHugeChunkBytes); }
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+void* made_ahead() { return nullptr; }
+#else
+// Makes the next chunk ahead. The kernel clears 2 MiB, and may have to move what others have in the way before: a
+// quarter of a millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too
+// many.
+class Maker {
+ public:
+  ~Maker() {
+    {
+      const std::lock_guard lock(mutex_);
+      ends_ = true;
+    }
+    wanted_.notify_one();
+    if (thread_.joinable()) thread_.join();
+    if (ready_ != nullptr) unmap_chunk(ready_);
+  }
+
+  // Null: it is not ready.
+  void* take() {
+    void* chunk;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+      chunk = std::exchange(ready_, nullptr);
+    }
+    wanted_.notify_one();
+    return chunk;
+  }
+
+ private:
+  void run() {
+    // Not on the core of the shard that was the first to ask.
+    if (cpu_set_t all; sched_getaffinity(getpid(), sizeof(all), &all) == 0) sched_setaffinity(0, sizeof(all), &all);
+    pthread_setname_np(pthread_self(), "huge pages");
+    std::unique_lock lock(mutex_);
+    while (!ends_) {
+      if (ready_ != nullptr) {
+        wanted_.wait(lock);
+        continue;
+      }
+      lock.unlock();
+      void* const chunk = map_chunk();
+      for (size_t at = 0; chunk != nullptr && at < kHugeChunkBytes; at += 4096)
+        static_cast<volatile char*>(chunk)[at] = 0;
+      lock.lock();
+      ready_ = chunk;
+      if (chunk == nullptr) wanted_.wait(lock);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wanted_;
+  std::thread thread_;
+  void* ready_ = nullptr;
+  bool ends_ = false;
+};
+
+void* made_ahead() {
+  static Maker maker;
+  return maker.take();
+}
+#endif
+
 struct Spare {
   void* chunk = nullptr;
   ~Spare() {
@@ -49,7 +119,8 @@ thread_local Spare spare;
 
 void* allocate_huge_chunk() {
   if (spare.chunk != nullptr) return std::exchange(spare.chunk, nullptr);
-  void* const chunk = map_chunk();
+  void* chunk = made_ahead();
+  if (chunk == nullptr) chunk = map_chunk();
   if (chunk == nullptr) throw std::bad_alloc();
   return chunk;
 }

@@ -2,7 +2,9 @@
 //
 // From the system and back to it, not by malloc: an arena keeps what is freed in its middle, and with it a resident
 // huge page for each chunk. One freed chunk per thread is kept, so that a subscription coming and going at the edge of
-// a chunk does not clear 2 MiB each time. Any thread; throws std::bad_alloc.
+// a chunk does not clear 2 MiB each time; and once there are chunks a thread of its own keeps the next one ready,
+// because the first touch of a huge page takes milliseconds when the kernel has to make room for it. Any thread; throws
+// std::bad_alloc.
 #pragma once
 
 #include <cstddef>
