@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/gateways.h"
 #include "config/url.h"
@@ -23,10 +24,19 @@ std::string random_name(core::Random& random) {
   return name;
 }
 
+// A mode as the accepting side's INFO names it.
+bool needs_negotiation(std::string_view mode) {
+  return !mode.empty() && mode != compression::kOff && mode != compression::kNotSupported;
+}
+
 }  // namespace
 
 Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
-    : server_(server), dialer_(dialer), plan_(std::move(plan)), settings_(server.options, plan_.tls), random_(seed) {
+    : server_(server),
+      dialer_(dialer),
+      plan_(std::move(plan)),
+      settings_(server.options, plan_.tls, plan_.shards),
+      random_(seed) {
   server.tells_origins = true;
   const config::Options& options = server_.options;
   dynamic_ = options.cluster.name.empty() && options.gateway.name.empty();
@@ -55,6 +65,7 @@ Mesh::Mesh(core::Server& server, Dialer& dialer, MeshPlan plan, uint64_t seed)
   info_.export_subjects = settings_.export_subjects;
   info_.lnoc = info_.lnocu = true;
   if (settings_.pooled()) info_.route_pool_size = settings_.configured_pool_size;
+  info_.shards = settings_.shards;
   if (!options.cluster.no_advertise) info_.connect_urls = plan_.client_urls;
   info_.gateway_url = plan_.gateway_url;
   if (!plan_.leafnode_url.empty()) info_.leafnode_urls = {plan_.leafnode_url};
@@ -145,6 +156,7 @@ void Mesh::tell(RouteRef ref, std::function<void(RouteSession&)> what) {
 
 void Mesh::hello(Hello hello) {
   if (stopping()) return;
+  hello.dialled = hello.origin.solicited;
   on_home([this, hello = std::move(hello)]() mutable { add(std::move(hello)); });
 }
 
@@ -155,7 +167,7 @@ void Mesh::add(Hello hello) {
   bool pool = info.route_pool_size > 0;
   bool no_pool = false;
   // Servers may be configured differently: as many connections as the larger one wants.
-  const int size = static_cast<int>(std::max<int64_t>(settings_.pool_size(), info.route_pool_size));
+  const int size = static_cast<int>(std::max<int64_t>(settings_.pool_size(info.shards), info.route_pool_size));
   std::string error;
   if (!pool || !settings_.pooled()) {
     if (!origin.account.empty()) {
@@ -188,7 +200,10 @@ void Mesh::add(Hello hello) {
     if (members.size() < static_cast<size_t>(size)) members.resize(static_cast<size_t>(size));
     if (!origin.solicited) {
       index = static_cast<int>(info.route_pool_idx);
-      if ((stays = members[static_cast<size_t>(index)]) != nullptr) return refuse_duplicate(stays, hello, false);
+      if (Member*& place = members[static_cast<size_t>(index)]; place != nullptr) {
+        if (!gives_way(place, hello)) return refuse_duplicate(place, hello, false);
+        give_way(std::exchange(place, nullptr), hello);
+      }
       for (Member* each : members) {
         if (each == nullptr || !each->origin.solicited) continue;
         origin.solicited = true;
@@ -239,7 +254,10 @@ void Mesh::add_account_route(Hello hello) {
                   fmt::format("No route for account {}", core::quote(account)), false);
   }
   Member*& place = routes->second[hello.info.server_id];
-  if (place != nullptr) return refuse_duplicate(place, hello, true);
+  if (place != nullptr) {
+    if (!gives_way(place, hello)) return refuse_duplicate(place, hello, true);
+    give_way(std::exchange(place, nullptr), hello);
+  }
   Member& member = enroll(hello, -1, false);
   place = &member;
   server_.log.debug("Registering remote route {} for account {}", core::quote(hello.info.server_id),
@@ -248,6 +266,34 @@ void Mesh::add_account_route(Hello hello) {
   show_origin(member);
   if (routes->second.size() > 1) forward(std::move(hello.info), member.origin);
   if (member.origin.solicited && !member.origin.configured) see_to_other_routes(member);
+}
+
+// Two servers that dial each other at the same time register each its own connection, and each finds the other's a
+// duplicate: both would go, again and again where a round trip takes longer than the pauses differ. A nats-server that
+// has chosen this place for its connection had not registered ours there, and never will, so ours goes. (Unless it says
+// who it is before it knows who we are: for an account's own route, with nothing to settle before.) Of two Peregrines
+// the one with the lower id has dialled the connection that stays.
+bool Mesh::gives_way(const Member* ours, const Hello& hello) const {
+  if (!ours->dialled || hello.dialled) return false;
+  if (hello.info.shards != 0) return hello.info.server_id < server_id();
+  return hello.origin.account.empty() || ours->remote_settles;
+}
+
+void Mesh::give_way(Member* ours, Hello& hello) {
+  server_.log.debug("Detected duplicate remote route {}", core::quote(hello.info.server_id));
+  RouteOrigin& origin = hello.origin;
+  origin.solicited = true;
+  origin.url = ours->origin.url;
+  origin.configured |= ours->origin.configured;
+  origin.retry = true;
+  if (origin.account.empty()) {
+    const auto& pool = remotes_[ours->remote_id];
+    const bool only = std::all_of(pool.begin(), pool.end(), [](const Member* each) { return each == nullptr; });
+    if (only) last_of_remote(*ours);  // what follows is the first one again
+  }
+  const RouteRef ref = ours->ref;
+  members_.erase(ref.cid);
+  refuse(ref, CloseReason::kDuplicateRoute, {}, true);
 }
 
 Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
@@ -259,6 +305,8 @@ Mesh::Member& Mesh::enroll(Hello& hello, int pool_index, bool no_pool) {
   place->remote_name = hello.info.server_name;
   place->pool_index = pool_index;
   place->no_pool = no_pool;
+  place->dialled = hello.dialled;
+  place->remote_settles = hello.dialled && needs_negotiation(hello.info.compression);
   place->connect_urls = hello.info.connect_urls;
   place->gateway_url = hello.info.gateway_url;
   if (hello.info.leafnode_urls.size() == 1) place->leafnode_url = hello.info.leafnode_urls[0];

@@ -48,6 +48,7 @@ struct MeshPlan {
   std::vector<std::string> own_addresses;  // ip:port of the cluster listener on every interface
   std::string leafnode_url, gateway_url;   // our own, told to the cluster; empty = none
   PeerTls::Block tls;                      // null = in clear
+  int shards = 1;
 };
 
 class Mesh {
@@ -84,7 +85,8 @@ class Mesh {
   struct Hello {
     RouteRef ref;
     RouteOrigin origin;
-    PeerInfo info;  // `ip` filled
+    PeerInfo info;         // `ip` filled
+    bool dialled = false;  // by us
   };
   struct Farewell {
     RouteRef ref;
@@ -109,6 +111,8 @@ class Mesh {
     std::string remote_id, remote_name;
     int pool_index = -1;
     bool no_pool = false;
+    bool dialled = false;         // by us; origin.solicited may be inherited
+    bool remote_settles = false;  // and the remote has compression to agree on
     std::vector<std::string> connect_urls;
     std::string leafnode_url, gateway_url;
   };
@@ -145,6 +149,8 @@ class Mesh {
   void add_account_route(Hello hello);
   void refuse(RouteRef ref, core::CloseReason reason, std::string error, bool no_reconnect);
   void refuse_duplicate(Member* stays, const Hello& hello, bool no_reconnect);
+  bool gives_way(const Member* ours, const Hello& hello) const;
+  void give_way(Member* ours, Hello& hello);
   Member& enroll(Hello& hello, int pool_index, bool no_pool);
   void first_of_remote(Member& member, PeerInfo info);
   void forward(const PeerInfo& info, const RouteOrigin& origin);

@@ -140,6 +140,7 @@ void visit_info(Visitor& with, Info& info) {
   with.optional("route_account", info.route_account);
   with.optional("route_acc_add_reqid", info.route_acc_add_reqid);
   with.optional("gossip_mode", info.gossip_mode);
+  with.optional("peregrine_shards", info.shards);
   with.optional("gateway", info.gateway);
   with.optional("gateway_urls", info.gateway_urls);
   with.optional("gateway_url", info.gateway_url);

@@ -61,6 +61,7 @@ struct PeerInfo {
   std::string route_account;
   std::string route_acc_add_reqid;
   int64_t gossip_mode = 0;
+  int64_t shards = 0;  // Peregrine's, at least 1; 0 = a nats-server
   // gateways
   std::string gateway;
   std::vector<std::string> gateway_urls;

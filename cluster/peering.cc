@@ -50,6 +50,7 @@ MeshPlan Peering::plan_mesh() const {
   MeshPlan plan;
   plan.port = routes_.port;
   plan.tls = tls_.routes;
+  plan.shards = static_cast<int>(shards_);
   plan.client_urls = client_urls();
   if (gateways_ != nullptr) plan.gateway_url = gateways_->url();
   if (leafs_ != nullptr && !options_.leafnodes.no_advertise) plan.leafnode_url = leafs_->own_url();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/gateways.h"
 #include "cluster/mesh.h"
@@ -43,7 +44,7 @@ void RouteSession::on_secured() {
     permissions =
         settings.permissions == nullptr ? nullptr : std::make_unique<core::PermissionState>(settings.permissions);
     send_connect();
-    if (!settings.delays_info(origin_.account)) send_info(settings.compression, 0);
+    if (!settings.delays_info()) send_info(settings.compression, 0);
   } else {
     send_info(settings.compression, 0);
   }
@@ -267,8 +268,7 @@ void RouteSession::registered(const Registration& registration) {
   registered_ = true;
   pool_index_ = registration.pool_index;
   no_pool_ = registration.no_pool;
-  if (origin_.solicited && mesh_.settings().delays_info(origin_.account))
-    send_info(compression_, std::max(pool_index_, 0));
+  if (origin_.solicited && mesh_.settings().delays_info()) send_info(compression_, std::max(pool_index_, 0));
   shard.listen_to_interest(*this);
   // Answers on their way back to that server; see gateway_session.h.
   if (mesh_.gateways != nullptr && carries(core::kGlobalAccountName)) {
@@ -312,7 +312,11 @@ void RouteSession::on_later_info(PeerInfo info) {
   if (info.server_id != remote_id_) return mesh_.heard_of(std::move(info), no_pool_);
   if (info.ldm) return mesh_.remote_in_lame_duck({shard.index(), cid});
   remote_.import_subjects = std::move(info.import_subjects);
-  remote_.export_subjects = std::move(info.export_subjects);
+  if (std::exchange(remote_.export_subjects, info.export_subjects) == info.export_subjects || !registered_) return;
+  // What it did not let us ask for it has forgotten: everything is said once more.
+  shard.stop_listening(*this);
+  telling_again_ = true;
+  shard.listen_to_interest(*this);
 }
 
 void RouteSession::on_pong() {

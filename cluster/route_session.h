@@ -79,6 +79,7 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void interest_changed(core::Account& account, core::Side side, std::string_view subject, std::string_view queue,
                         core::OriginId origin) override;
   bool ready_for_replay() const override;
+  void replay_done() override { telling_again_ = false; }
 
   // --- handshake
   void send_connect();
@@ -128,6 +129,7 @@ class RouteSession final : public PeerLink, private core::InterestListener {
 
   std::vector<std::string> given_up_;
   core::ToldInterest told_;
+  bool telling_again_ = false;                 // also what told_ says it knows
   mutable std::vector<int8_t> carried_;        // by account number: 0 unknown, 1 yes, -1 no
   uint32_t singly_ = 0;                        // messages before the next try at a run
   std::string account_name_;                   // of the last line

@@ -32,8 +32,9 @@ uint32_t account_hash(std::string_view account) {
   return hash;
 }
 
-RouteSettings::RouteSettings(const config::Options& options, PeerTls::Block block)
+RouteSettings::RouteSettings(const config::Options& options, PeerTls::Block block, int shards)
     : configured_pool_size(options.cluster.pool_size == 0 ? kDefaultPoolSize : options.cluster.pool_size),
+      shards(options.cluster.pool_size == 0 ? std::clamp(shards, 1, kMostPoolSize) : 1),
       own_route(options.cluster.accounts),
       compression(options.cluster.compression.mode.empty() ? "accept" : options.cluster.compression.mode),
       accepted(clocks(options)),
@@ -59,8 +60,8 @@ RouteSettings::RouteSettings(const config::Options& options, PeerTls::Block bloc
   }
 }
 
-int RouteSettings::pool_index(std::string_view account) const {
-  return pool_size() <= 1 ? 0 : static_cast<int>(account_hash(account) % static_cast<uint32_t>(pool_size()));
+int RouteSettings::pool_index(std::string_view account, int size) {
+  return size <= 1 ? 0 : static_cast<int>(account_hash(account) % static_cast<uint32_t>(size));
 }
 
 bool RouteSettings::pinned(std::string_view account) const {

@@ -42,7 +42,8 @@ bool RouteSession::carries(std::string_view account) const {
   if (!origin_.account.empty()) return account == origin_.account;
   if (no_pool_) return true;
   const RouteSettings& settings = mesh_.settings();
-  return !settings.pinned(account) && settings.pool_index(account) == pool_index_ &&
+  return !settings.pinned(account) &&
+         RouteSettings::pool_index(account, settings.pool_size(remote_.shards)) == pool_index_ &&
          std::find(given_up_.begin(), given_up_.end(), account) == given_up_.end();
 }
 
@@ -242,7 +243,7 @@ void RouteSession::interest_changed(core::Account& account, Side side, std::stri
   if (lnoc_ && lnocu_ && side == Side::kLeafs && origin != core::kNoOrigin) {
     const uint32_t weight = account.interest_of_origin(subject, queue, origin);
     key = hash.combine(key, origin);
-    if (told_.exchange(key, weight) == weight) return;
+    if (told_.exchange(key, weight) == weight && (weight == 0 || !telling_again_)) return;
     tell(account, weight != 0 ? "LS+ " : "LS- ", shard.server().origin_name(origin), subject, queue, weight);
     return;
   }
@@ -254,7 +255,7 @@ void RouteSession::interest_changed(core::Account& account, Side side, std::stri
   } else {
     weight = account.interest(listens_to(), subject, queue, this);
   }
-  if (told_.exchange(key, weight) == weight) return;
+  if (told_.exchange(key, weight) == weight && (weight == 0 || !telling_again_)) return;
   tell(account, weight != 0 ? "RS+ " : "RS- ", {}, subject, queue, weight);
 }
 

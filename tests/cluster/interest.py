@@ -1,5 +1,7 @@
 """What nodes know of each other's subscriptions: exact at any time, whatever clients do, and within what permissions allow."""
 
+import os
+import signal
 import time
 
 from broker import until
@@ -144,3 +146,36 @@ def within_permissions(mix):
         expected = {"t.in.1": (2, 1), "t.out.1": (1, 2), "t.both": (2, 2), "t.none": (1, 1)}
         for subject, counts in expected.items():
             equal((heard[guarded, subject].count(), heard[free, subject].count()), counts, f"received of {subject} by guarded and free")
+
+
+@case(nodes=2, needs=lambda mix: mix[1] == "N")
+def after_permissions_were_widened(mix):
+    """A node that lets others ask for more is asked again, without a new connection."""
+    with Cluster(mix, ["", "permissions { export: [\"t.out.1\"] }"]) as cluster:
+        cluster.start()
+        client = cluster.client(0)
+        for subject in ("t.out.1", "t.out.2", "t.gone"):
+            client.sub(subject)
+        client.sub("t.out.3", "queue")
+        gone = client.sub("t.out.gone")
+        cluster.settle_interest({0: ["t.out.1"]})
+        connections = [row["rid"] for row in cluster[1].routes()["n1"]]
+        client.unsub(gone)
+        client.flush()
+        cluster.options[1] = "permissions { export: [\"t.out.>\"] }"
+        cluster.configure(1)
+        with open(os.path.join(cluster[1].directory, "server.conf"), "w", encoding="utf-8") as file:
+            file.write(cluster[1].config)
+        cluster[1].signal(signal.SIGHUP)
+        cluster.settle_interest({0: ["t.out.1", "t.out.2", "t.out.3"]})
+        equal([row["rid"] for row in cluster[1].routes()["n1"]], connections, "the same connections")
+        speaker = cluster.client(1)
+        subs = {sub.subject: sub for sub in client.subscriptions.values()}
+        for subject in ("t.out.1", "t.out.2", "t.out.3"):
+            speaker.publish(subject, b"x")
+        speaker.flush()
+        for subject in ("t.out.1", "t.out.2", "t.out.3"):
+            equal(len(subs[subject].wait(1)), 1, subject)
+        client.unsub(subs["t.out.2"])
+        client.flush()
+        cluster.settle_interest({0: ["t.out.1", "t.out.3"]})

@@ -10,14 +10,12 @@ TEST(RouteSettings, AccountsHaveTheirPlaceInThePool) {
   config::Options options;
   const RouteSettings usual(options);
   EXPECT_EQ(usual.pool_size(), 3);
-  EXPECT_EQ(usual.pool_index("$G"), 2);
-  EXPECT_EQ(usual.pool_index("APP"), 1);
+  EXPECT_EQ(RouteSettings::pool_index("$G", 3), 2);
+  EXPECT_EQ(RouteSettings::pool_index("APP", 3), 1);
+  EXPECT_EQ(RouteSettings::pool_index("$G", 5), 3);
+  EXPECT_EQ(RouteSettings::pool_index("APP", 5), 4);
+  EXPECT_EQ(RouteSettings::pool_index("$G", 1), 0);
   EXPECT_TRUE(usual.pinned("$SYS")) << "the system account always has a route of its own";
-  options.cluster.pool_size = 5;
-  EXPECT_EQ(RouteSettings(options).pool_index("$G"), 3);
-  EXPECT_EQ(RouteSettings(options).pool_index("APP"), 4);
-  options.cluster.pool_size = 1;
-  EXPECT_EQ(RouteSettings(options).pool_index("$G"), 0);
   options.cluster.pool_size = -1;
   const RouteSettings none(options);
   EXPECT_FALSE(none.pooled());
@@ -25,14 +23,30 @@ TEST(RouteSettings, AccountsHaveTheirPlaceInThePool) {
   EXPECT_FALSE(none.pinned("$SYS"));
 }
 
+TEST(RouteSettings, TwoWithManyShardsAgreeOnALargerPool) {
+  config::Options options;
+  const RouteSettings eight(options, nullptr, 8);
+  EXPECT_EQ(eight.pool_size(0), 3) << "a nats-server";
+  EXPECT_EQ(eight.pool_size(2), 3);
+  EXPECT_EQ(eight.pool_size(6), 6);
+  EXPECT_EQ(RouteSettings(options, nullptr, 6).pool_size(8), 6) << "the other side comes to the same";
+  EXPECT_EQ(eight.pool_size(1'000'000), 8);
+  EXPECT_EQ(eight.pool_size(-1), 3);
+  options.cluster.pool_size = 4;
+  EXPECT_EQ(RouteSettings(options, nullptr, 8).pool_size(8), 4) << "it was chosen";
+  options.cluster.pool_size = -1;
+  EXPECT_EQ(RouteSettings(options, nullptr, 8).pool_size(8), 1);
+}
+
 TEST(RouteSettings, InfoWaitsWhenThereIsSomethingToSettle) {
   config::Options options;
-  EXPECT_TRUE(RouteSettings(options).delays_info("$SYS")) << "compression: accept";
+  EXPECT_TRUE(RouteSettings(options).delays_info());
   options.cluster.compression.mode = "off";
-  EXPECT_TRUE(RouteSettings(options).delays_info("")) << "the pool index";
-  EXPECT_FALSE(RouteSettings(options).delays_info("$SYS"));
+  EXPECT_TRUE(RouteSettings(options).delays_info()) << "the pool index";
   options.cluster.pool_size = -1;
-  EXPECT_FALSE(RouteSettings(options).delays_info(""));
+  EXPECT_FALSE(RouteSettings(options).delays_info());
+  options.cluster.compression.mode = "";
+  EXPECT_TRUE(RouteSettings(options).delays_info()) << "compression: accept";
 }
 
 TEST(RouteSettings, PingsAreAtMostHalfAMinuteApart) {
