@@ -20,7 +20,6 @@ constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before t
 constexpr uint32_t kRestAfterRefusal =
     64;  // what can not be a run (two queue groups, say) is not asked for each message
 constexpr size_t kReferGatheredFrom = 8192;  // less is cheaper copied than kept
-constexpr size_t kDetachSlice = 512;         // subscriptions withdrawn per turn and session
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kRaft = "$NRG.";
@@ -473,14 +472,16 @@ void ClientSession::on_unsub(const Operation& operation) {
 
 const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
 
-void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash()(sub.sid()), &sub); }
+void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash()(sub.sid()), &sub, closing()); }
 
-bool ClientSession::detach_slice() {
+bool ClientSession::detach_slice(size_t most) {
   timer_.cancel();
-  for (size_t n = 0; n < kDetachSlice; ++n) {
-    Subscription* sub = sids_.any(pool());
-    if (sub == nullptr) break;
-    shard.remove_subscription(*sub);
+  std::array<Subscription*, Shard::kRemovedTogether> subs;
+  while (most > 0) {
+    const size_t n = sids_.some(pool(), subs.data(), std::min(most, subs.size()));
+    if (n == 0) break;
+    shard.remove_subscriptions({subs.data(), n});
+    most -= n;
   }
   if (sids_.size() != 0) return false;
   shard.server().log.debug("{} - Client connection closed: {}", label(), text(close_reason()));

@@ -70,7 +70,7 @@ class ClientSession final : public Session, private ClientState {
   void take_up() override;
   void on_timer() override;
   void arm_timer() override;
-  bool detach_slice() override;
+  bool detach_slice(size_t most) override;
   void describe(ConnRow& row, bool subs) const override;
   size_t subscription_count() const override { return sids_.size(); }
   std::string label() const override;

@@ -34,7 +34,7 @@ class PeerSession : public Session {
   const std::deque<Subscription*>& interest() const { return interest_; }
   size_t interest_in(uint32_t account) const { return account < counts_.size() ? counts_[account] : 0; }
 
-  bool detach_slice() final;
+  bool detach_slice(size_t most) final;
 
   // The row of /routez; false if it is not a route, or not one yet.
   virtual bool describe(RouteRow&, bool) const { return false; }

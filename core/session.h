@@ -55,8 +55,8 @@ class Session {
   // The session's timer has fired: does what is due and arms it again.
   virtual void on_timer() = 0;
   virtual void arm_timer() = 0;
-  // Takes a slice of the session apart after close(): subscriptions and the like. True when nothing is left.
-  virtual bool detach_slice() = 0;
+  // Takes a slice of the session apart after close(): at most so many subscriptions. True when nothing is left.
+  virtual bool detach_slice(size_t most) = 0;
   // The row of /connz; `row.subs` only if `subs`.
   virtual void describe(ConnRow& row, bool subs) const = 0;
   virtual size_t subscription_count() const = 0;

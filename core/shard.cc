@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -62,7 +63,7 @@ Shard::Shard(Server& server, uint32_t index, uint32_t shard_count, RingMatrix* r
 Shard::~Shard() {
   while (!sessions_.empty()) {
     Session& session = *sessions_.back();
-    while (!session.detached_ && !session.detach_slice()) {
+    while (!session.detached_ && !session.detach_slice(SIZE_MAX)) {
     }
     forget(session);
   }
@@ -71,16 +72,17 @@ Shard::~Shard() {
 // ---------------------------------------------------------------------------------------------------- the turn
 
 void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
-  if (awake_) {
-    longest_turn_ns_ = std::max(longest_turn_ns_, now_ns - now_ns_);
-    if (now_ns - now_ns_ > kLongTurnNs) ++long_turns_;
+  const int64_t worked_ns = std::min(now_ns, worked_until_ns_) - now_ns_;
+  if (worked_ns > 0) {
+    longest_turn_ns_ = std::max(longest_turn_ns_, worked_ns);
+    if (worked_ns > kLongTurnNs) ++long_turns_;
+    ++turn_lengths_[std::min<size_t>(std::bit_width(static_cast<uint64_t>(worked_ns) / 1000),
+                                     turn_lengths_.size() - 1)];
   }
-  awake_ = true;
+  worked_until_ns_ = 0;
   if (shard_count_ > 1) {
     const uint64_t handled = messages_taken_ + delivery_.records() + run_.from_rings();
-    const int64_t worked_ns = std::max<int64_t>(std::min(now_ns, worked_until_ns_) - now_ns_, 0);
-    load_.add(now_ns, worked_ns, handled - std::exchange(messages_told_, handled));
-    worked_until_ns_ = 0;
+    load_.add(now_ns, std::max<int64_t>(worked_ns, 0), handled - std::exchange(messages_told_, handled));
   }
   now_ns_ = now_ns;
   wall_ns_ = wall_ns;
@@ -260,7 +262,6 @@ bool Shard::try_sleep() {
     return false;
   }
   ++parks_;
-  awake_ = false;
   return true;
 }
 
@@ -276,7 +277,8 @@ void Shard::post(Mailbox::Command command) {
   wake();
 }
 
-// ---------------------------------------------------------------------------------------------- records to other shards
+// ---------------------------------------------------------------------------------------------- records to other
+// shards
 
 namespace {
 
@@ -420,22 +422,26 @@ Session* Shard::find(uint64_t cid) {
   return at == by_cid_.end() ? nullptr : at->second;
 }
 
-// A bounded piece of work on sessions that are going: a hundred thousand subscriptions are withdrawn over many turns.
+// A bounded piece of work on sessions that are going: a hundred thousand subscriptions are withdrawn over many turns,
+// and so do ten thousand connections go that are closed at once.
 void Shard::close_some() {
-  int slices = 2;
+  index_changes_ = std::min(index_changes_, kIndexChanges - kIndexChangesOfWaiting);
   std::vector<Session*> now;
   now.swap(closing_);
   size_t done = 0;
-  for (; done < now.size() && slices > 0; ++done) {
+  for (; done < now.size() && index_changes_ < kIndexChanges; ++done) {
     Session& session = *now[done];
     if (session.detached_) continue;
-    slices -= session.subscription_count() != 0 ? 1 : 0;
+    index_changes_ += kClosing;
     if (is_remembered(session) && session.last_subs_ == nullptr && session.subscription_count() - 1 < kClosedSubs) {
       ConnRow row;
       session.describe(row, true);
       session.last_subs_ = std::make_unique<std::vector<SubRow>>(std::move(row.subs));
     }
-    if (!session.detach_slice()) {
+    const size_t before = session.subscription_count();
+    const bool detached = session.detach_slice(std::max<uint32_t>(kIndexChanges, index_changes_ + 1) - index_changes_);
+    index_changes_ += static_cast<uint32_t>(before - session.subscription_count());
+    if (!detached) {
       closing_.push_back(&session);
       continue;
     }
@@ -672,6 +678,7 @@ ShardSnapshot Shard::snapshot() const {
   out.parks = parks_;
   out.longest_turn_ns = longest_turn_ns_;
   out.long_turns = long_turns_;
+  out.turn_lengths = turn_lengths_;
   out.pending_bytes = pool_.bytes_in_use();
   out.buffer_bytes = pool_.bytes_in_use();
   return out;

@@ -20,6 +20,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -170,6 +171,9 @@ class Shard final : public ReleaseSink {
                                  std::string_view queue);
   // Out of the index and of its session, and destroyed.
   void remove_subscription(Subscription& sub);
+  // The same for several of one session: what they lead to, all over the memory, is fetched for all at once.
+  static constexpr size_t kRemovedTogether = 32;
+  void remove_subscriptions(std::span<Subscription* const> subs);
   // A peer's interest (RS+ and its kin): found again by its texts and origin, not by a sid. `weight` > 0 is that of a
   // queue and ignored otherwise; asking for what is there already changes the weight. Other shards and listeners are
   // told.
@@ -253,14 +257,15 @@ class Shard final : public ReleaseSink {
     InterestListener* listener;
     uint32_t account = 0, side = 0, shard = 0;
     uint64_t cursor = 0;
-    bool asked = false;  // another shard has been asked for the next slice
-    bool last = false;   // no slice follows the one at hand,
-    std::string block;   // InterestRecords with origin and texts; told a little each turn,
-    size_t at = 0;       // up to here
+    bool asked = false;   // another shard has been asked for the next slice
+    bool filled = false;  // a slice is at hand,
+    bool last = false;    // no other follows it;
+    std::string block;    // InterestRecords with origin and texts; told a little each turn,
+    size_t at = 0;        // up to here
     bool done() const { return listener == nullptr; }
   };
   bool go_on_with_replays();
-  bool replay_slice(Replay& replay);
+  void replay_slice(Replay& replay);
   void tell_replay(Replay& replay);
   void next_replay_part(Replay& replay);
   bool copy_interest(uint32_t account, Side side, uint64_t& cursor, std::string& block);
@@ -311,10 +316,11 @@ class Shard final : public ReleaseSink {
 
   std::vector<Session*> dirty_;
   std::vector<Session*> closing_;  // marked; to be taken apart
-  // Well below a millisecond's work. Those that wait get some of it in any case.
+  // Well below a millisecond's work. Those that wait, and those that are going, get some of it in any case.
   static constexpr uint32_t kIndexChanges = 512, kIndexChangesOfWaiting = 256;
-  uint32_t index_changes_ = 0;    // in this turn
-  std::deque<Session*> waiting_;  // for a turn that has time for them
+  static constexpr uint32_t kClosing = 8;  // as much work as so many changes
+  uint32_t index_changes_ = 0;             // in this turn
+  std::deque<Session*> waiting_;           // for a turn that has time for them
   void go_on_with_waiting();
   std::vector<Session*> stalled_;
   Timer stall_timer_;
@@ -356,7 +362,7 @@ class Shard final : public ReleaseSink {
   KindCounts slow_consumers_, stale_;
   uint64_t turns_ = 0, parks_ = 0, long_turns_ = 0;
   int64_t longest_turn_ns_ = 0;
-  bool awake_ = false;  // since the last turn
+  TurnLengths turn_lengths_{};
   RingSnapshot ring_counters_;
   Traffic peer_traffic_in_;
 };

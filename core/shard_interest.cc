@@ -219,6 +219,19 @@ void Shard::remove_subscription(Subscription& sub) {
   subscriptions_.release(&sub);
 }
 
+void Shard::remove_subscriptions(std::span<Subscription* const> subs) {
+  const auto sublist_of = [&](const Subscription& sub) -> const Sublist& {
+    return sub.peer ? account(sub.peer_place().account).side(sub.side) : sub.session->account->sublist;
+  };
+  for (const Subscription* sub : subs) {
+    __builtin_prefetch(sub);
+    __builtin_prefetch(reinterpret_cast<const char*>(sub + 1) - 1);
+  }
+  for (const Subscription* sub : subs) sublist_of(*sub).prefetch_entry(*sub);
+  for (const Subscription* sub : subs) sublist_of(*sub).prefetch_slot(*sub);
+  for (Subscription* sub : subs) remove_subscription(*sub);
+}
+
 // What a leafnode cluster wants has changed on this shard; the others need to know whose interest is whose.
 void Shard::tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
                         std::string_view subject, std::string_view queue, Session& cause) {
@@ -290,25 +303,26 @@ void Shard::stop_listening(InterestListener& listener) {
   std::erase_if(replays_, [&](const Replay& replay) { return replay.listener == &listener; });
 }
 
-// A slice of each replay that can go on. An account, a side, a shard at a time; this shard first.
+// A slice of one replay that can go on, of another each time: a turn stays short however many peers join at once. An
+// account, a side, a shard at a time; this shard first.
 bool Shard::go_on_with_replays() {
   // What has come without its text is there when the replay asks for it; what comes later has one.
   for (const Peer& peer : peers_) {
     if (peer.in != nullptr && !peer.sends_texts) return false;
   }
-  bool any = false;
-  for (Replay& replay : replays_) {
-    if (!replay.asked && !replay.done() && replay.listener->ready_for_replay()) any |= replay_slice(replay);
-  }
-  std::erase_if(replays_, [](const Replay& replay) { return replay.done(); });
-  return any;
-}
-
-bool Shard::replay_slice(Replay& replay) {
-  if (!replay.block.empty()) {
-    tell_replay(replay);
+  for (size_t n = replays_.size(); n > 0; --n) {
+    std::rotate(replays_.begin(), replays_.begin() + 1, replays_.end());
+    Replay& replay = replays_.back();
+    if (replay.asked || !replay.listener->ready_for_replay()) continue;
+    replay_slice(replay);
+    std::erase_if(replays_, [](const Replay& each) { return each.done(); });
     return true;
   }
+  return false;
+}
+
+void Shard::replay_slice(Replay& replay) {
+  if (replay.filled) return tell_replay(replay);
   // Skip quickly what does not concern the listener.
   while (replay.account < accounts_.size() &&
          (!replay.listener->listens_to(*accounts_[replay.account]) ||
@@ -319,29 +333,26 @@ bool Shard::replay_slice(Replay& replay) {
     replay.cursor = 0;
   }
   if (replay.account == accounts_.size()) {
-    InterestListener* listener = std::exchange(replay.listener, nullptr);
-    listener->replay_done();
-    return true;
+    std::exchange(replay.listener, nullptr)->replay_done();
+    return;
   }
   Account& account = *accounts_[replay.account];
   const auto side = static_cast<Side>(replay.side);
   if ((replay.listener->listens_to() & account.live_sides() & bit(side)) == 0) {
     replay.shard = (index_ + shard_count_ - 1) % shard_count_;  // the last one: on to the next side
-    next_replay_part(replay);
-    return true;
+    return next_replay_part(replay);
   }
   if (replay.shard == index_) {
     replay.last = !copy_interest(replay.account, side, replay.cursor, replay.block);
-    tell_replay(replay);
-  } else {
-    replay.asked = true;
-    server_.shards[replay.shard]->post(
-        [to = index_, id = replay.id, number = replay.account, side, cursor = replay.cursor](Shard& shard) {
-          shard.send_replay_slice(to, id, number, side, cursor);
-          return true;
-        });
+    replay.filled = true;
+    return;
   }
-  return true;
+  replay.asked = true;
+  server_.shards[replay.shard]->post(
+      [to = index_, id = replay.id, number = replay.account, side, cursor = replay.cursor](Shard& shard) {
+        shard.send_replay_slice(to, id, number, side, cursor);
+        return true;
+      });
 }
 
 void Shard::next_replay_part(Replay& replay) {
@@ -369,6 +380,7 @@ void Shard::tell_replay(Replay& replay) {
   if (replay.at < block.size()) return;
   replay.block.clear();
   replay.at = 0;
+  replay.filled = false;
   if (replay.last) next_replay_part(replay);
 }
 
@@ -421,7 +433,7 @@ void Shard::on_replay(const char* bytes) {
     replay->cursor = record.cursor;
     replay->last = record.last;
     if (record.block != nullptr) replay->block.assign(record.block, record.bytes);
-    tell_replay(*replay);
+    replay->filled = true;  // told at the end of the turn
   }
   std::free(record.block);
 }

@@ -5,6 +5,8 @@
 // (sublist_table.h): no SUB waits for a table of a million to be copied.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -22,9 +24,10 @@ class SidTable {
   }
   // There is none of this sid yet.
   void insert(uint64_t hash, const Subscription* sub) { table_.insert({tag_of(hash), SubscriptionPool::ref_of(sub)}); }
-  void erase(uint64_t hash, const Subscription* sub) {
+  // `all_go`: the others follow.
+  void erase(uint64_t hash, const Subscription* sub, bool all_go = false) {
     const SubscriptionPool::Ref ref = SubscriptionPool::ref_of(sub);
-    table_.erase(table_.find(tag_of(hash), [&](const Slot& each) { return each.ref == ref; }));
+    table_.erase(table_.find(tag_of(hash), [&](const Slot& each) { return each.ref == ref; }), !all_go);
     if (table_.empty()) any_from_ = 0;
   }
 
@@ -39,6 +42,14 @@ class SidTable {
   Subscription* any(const SubscriptionPool& pool) {
     const Slot* slot = table_.any(any_from_);
     return slot == nullptr ? nullptr : pool.at(slot->ref);
+  }
+  // The same for up to `most` (kTogether) of them; how many there were.
+  static constexpr size_t kTogether = 32;
+  size_t some(const SubscriptionPool& pool, Subscription** found, size_t most) {
+    std::array<const Slot*, kTogether> slots;
+    const size_t n = table_.some(any_from_, slots.data(), std::min(most, kTogether));
+    for (size_t i = 0; i < n; ++i) found[i] = pool.at(slots[i]->ref);
+    return n;
   }
 
  private:

@@ -8,6 +8,7 @@
 // the start. "in" is what clients sent to the server, "out" what the server sent to them, as in /varz.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -66,6 +67,9 @@ struct RingSnapshot {
   uint64_t wakeups = 0;           // sleeping shards woken
 };
 
+// How many turns were shorter than 2^n microseconds, and not shorter than half of that; the last one takes the rest.
+using TurnLengths = std::array<uint64_t, 20>;
+
 struct ShardSnapshot {
   uint32_t shard = 0;
   int cpu = -1;              // pinned to; -1 = not pinned
@@ -80,10 +84,12 @@ struct ShardSnapshot {
   RingSnapshot rings;
   uint64_t moved_in = 0, moved_out = 0;  // publishers that changed shards (placement.h)
   uint64_t turns = 0, parks = 0;
-  int64_t longest_turn_ns = 0;  // from the beginning of a turn to that of the next, without sleep between
-  uint64_t long_turns = 0;      // longer than a millisecond
-  uint64_t pending_bytes = 0;   // in outboxes
-  uint64_t buffer_bytes = 0;    // held by the buffer pool, used or not
+  // Of turns that had something to do, from their beginning to when the next one could begin.
+  int64_t longest_turn_ns = 0;
+  uint64_t long_turns = 0;  // longer than a millisecond
+  TurnLengths turn_lengths{};
+  uint64_t pending_bytes = 0;  // in outboxes
+  uint64_t buffer_bytes = 0;   // held by the buffer pool, used or not
 };
 
 // One subscription, in /subsz and in the details of /connz.

@@ -300,6 +300,16 @@ InterestChange Sublist::remove(Subscription& sub) {
   return change;
 }
 
+void Sublist::prefetch_entry(const Subscription& sub) const {
+  const Group* group = group_behind(sub);
+  __builtin_prefetch(group != nullptr ? static_cast<const void*>(group) : sub.entry);
+}
+
+void Sublist::prefetch_slot(const Subscription& sub) const {
+  const Entry& entry = *entry_behind(sub);
+  if (!entry.pattern) literals_.prefetch(tag_of(hash_(entry.text())));
+}
+
 InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
   assert(sub.entry != nullptr && sub.peer && weight > 0);
   Group* group = group_behind(sub);

@@ -75,6 +75,10 @@ class Sublist {
   InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue);
   InterestChange remove(Subscription& sub);
 
+  // Ahead of remove(), in two steps, the second when what the first fetches has arrived.
+  void prefetch_entry(const Subscription& sub) const;
+  void prefetch_slot(const Subscription& sub) const;
+
   // A peer's queue subscription counts differently now.
   InterestChange set_weight(Subscription& sub, uint32_t weight);
 

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -68,8 +69,10 @@ class SlotTable {
     size_++;
   }
 
-  // `slot` must come from find() with nothing inserted or erased since.
-  void erase(Slot* slot) {
+  // `slot` must come from find() with nothing inserted or erased since. `shrinks`: memory follows. It must not where a
+  // table is emptied in the order of its slots: those left would stand ever closer together in ever smaller segments,
+  // and looking for room among them takes a hundred times as long.
+  void erase(Slot* slot, bool shrinks = true) {
     const uint32_t index = segment_of(slot->tag());
     const Segment segment = directory_[index];
     Slot* const slots = segment.block->slots();
@@ -91,8 +94,10 @@ class SlotTable {
     size_--;
     if (size_ == 0) {
       release();
-    } else if (capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
-      resize(index, capacity_for(segment.block->count));
+    } else if (shrinks && capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
+      // Only if it becomes smaller for it: with what huge pages round up, it might be rebuilt alike for each erase.
+      const uint32_t fitting = capacity_for(segment.block->count);
+      if (capacity_of(block_bytes(fitting, segment.block->depth)) < capacity) resize(index, fitting);
     }
   }
 
@@ -125,9 +130,9 @@ class SlotTable {
     }
   }
 
-  // Visits the segment that holds tag `cursor` (one segment: some thousand slots) and returns the first tag behind it;
-  // 2^32 is the end. Works across inserts and erases between the calls: a segment is a range of tags, and entries never
-  // change theirs, so what is in the table throughout is visited.
+  // Visits a range of tags from `cursor` on, some hundred slots of one segment, and returns the first tag behind it;
+  // 2^32 is the end. Works across inserts and erases between the calls: entries never change their tags, so what is in
+  // the table throughout is visited, and once.
   // `ahead` is shown each slot some time before `visit`: what lies behind slots is all over the memory.
   template <class Visit, class Ahead>
   uint64_t visit_slice(uint64_t cursor, Visit&& visit, Ahead&& ahead) const {
@@ -136,18 +141,39 @@ class SlotTable {
     const uint32_t index = segment_of(static_cast<uint32_t>(cursor));
     const Segment& segment = directory_[index];
     const Slot* const slots = segment.block->slots();
-    constexpr uint32_t kAhead = 24;
+    // Slots do not lie in the order of their tags: a part of a segment takes a look at all of it.
+    const uint32_t parts =
+        std::min<uint32_t>(std::bit_ceil(segment.capacity / kSliceSlots + 1), 1u << (32 - kMaxDepth));
+    const uint64_t width = (kEnd >> segment.block->depth) / parts;
+    const uint64_t end = (cursor / width + 1) * width;
+    const auto within = [&](const Slot& slot) { return !slot.empty() && slot.tag() >= cursor && slot.tag() < end; };
+    const uint32_t in_advance = 24 * parts;
     for (uint32_t i = 0; i < segment.capacity; i++) {
-      if (i + kAhead < segment.capacity && !slots[i + kAhead].empty()) ahead(slots[i + kAhead]);
-      if (!slots[i].empty()) visit(slots[i]);
+      if (i + in_advance < segment.capacity && within(slots[i + in_advance])) ahead(slots[i + in_advance]);
+      if (within(slots[i])) visit(slots[i]);
     }
-    const uint32_t depth = segment.block->depth;
-    return ((cursor >> (32 - depth)) + 1) << (32 - depth);
+    return end;
+  }
+
+  // Up to `most` slots into `found`, from where `from` points (0: anywhere), which is moved to the first of them; how
+  // many there were. 0: the table is empty. What is erased between the calls is not looked for again.
+  size_t some(uint64_t& from, const Slot** found, size_t most) const {
+    const Slot* first = any(from);
+    if (first == nullptr) return 0;
+    size_t n = 0;
+    found[n++] = first;
+    const Segment& segment = directory_[from >> 32];
+    const Slot* const end = segment.block->slots() + segment.capacity;
+    for (const Slot* slot = first + 1; slot != end && n < most; ++slot) {
+      if (!slot->empty()) found[n++] = slot;
+    }
+    return n;
   }
 
  private:
   static constexpr uint32_t kMinSegmentSlots = 8;
   static constexpr uint32_t kRoomySlots = 2048;  // segments up to this are roomy
+  static constexpr uint32_t kSliceSlots = 1024;  // of a slice, about
   static constexpr size_t kHugeFrom = 16384;     // bytes of a segment
   static constexpr uint32_t kHugeDepth = 6;      // 64 segments: some megabytes, or its chunk would be nearly empty
   static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
@@ -188,14 +214,21 @@ class SlotTable {
     return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 2 + 7) & ~7u);
   }
 
+  // What a segment for `capacity` slots takes.
+  static size_t block_bytes(uint32_t capacity, uint32_t depth) {
+    const size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
+    return is_huge(bytes, depth) ? std::min<size_t>((bytes + 8191) & ~size_t{8191}, 65536) : bytes;
+  }
+  static bool is_huge(size_t bytes, uint32_t depth) { return bytes > kHugeFrom && depth >= kHugeDepth; }
+  static uint32_t capacity_of(size_t bytes) { return static_cast<uint32_t>((bytes - sizeof(Block)) / sizeof(Slot)); }
+
   Segment make_segment(uint32_t capacity, uint32_t depth) {
-    size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
+    const size_t bytes = block_bytes(capacity, depth);
     Block* block;
-    if (bytes > kHugeFrom && depth >= kHugeDepth) {
+    if (is_huge(bytes, depth)) {
       // A large table: slots in huge pages.
       if (huge_ == nullptr) huge_ = std::make_unique<SegmentSlab>();
-      bytes = std::min<size_t>((bytes + 8191) & ~size_t{8191}, 65536);
-      capacity = static_cast<uint32_t>((bytes - sizeof(Block)) / sizeof(Slot));
+      capacity = capacity_of(bytes);
       const SegmentSlab::Ref ref = huge_->allocate(bytes);
       block = static_cast<Block*>(huge_->at(ref));
       std::memset(static_cast<void*>(block), 0, bytes);

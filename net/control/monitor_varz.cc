@@ -128,6 +128,10 @@ Json shard_detail(const core::ShardSnapshot& shard) {
   json["parks"] = shard.parks;
   json["longest_turn_us"] = shard.longest_turn_ns / 1000;
   json["long_turns"] = shard.long_turns;
+  Json& lengths = json["turns_shorter_than_us"] = Json::object();
+  for (size_t n = 0; n < shard.turn_lengths.size(); ++n) {
+    if (shard.turn_lengths[n] != 0) lengths[std::to_string(uint64_t{1} << n)] = shard.turn_lengths[n];
+  }
   json["pending_bytes"] = shard.pending_bytes;
   json["buffer_bytes"] = shard.buffer_bytes;
   json["index_bytes"] = index_bytes;

@@ -50,6 +50,7 @@ class TestPeer final : public core::PeerSession, public core::InterestListener {
   bool listens_to(const core::Account&) const override { return true; }
   void interest_changed(core::Account& account, Side, std::string_view subject, std::string_view queue,
                         core::OriginId) override {
+    ++told;
     const uint32_t weight = account.interest(sides_, subject, queue, this);
     std::string key(subject);
     if (!queue.empty()) key += " " + std::string(queue);
@@ -61,6 +62,7 @@ class TestPeer final : public core::PeerSession, public core::InterestListener {
 
   std::map<std::string, uint32_t> known;
   bool replayed = false;
+  int64_t told = 0;
 
  private:
   core::SideSet sides_ = 0;
@@ -381,6 +383,67 @@ TEST(PeersInBulk, NothingIsMissedBeforeOtherShardsSendTexts) {
   other.send("UNSUB 1\r\nUNSUB 2\r\n");
   machine.settle();
   EXPECT_EQ(route.session->known, (Known{{"after", 1}}));
+}
+
+// How far `count` moves in one turn of a shard at most, until `done`.
+template <class Count, class Done>
+int64_t most_in_a_turn(Machine& machine, Count&& count, Done&& done) {
+  int64_t most = 0;
+  for (int turns = 0; turns < 10'000 && !done(); ++turns) {
+    for (uint32_t shard = 0; shard < 2; ++shard) {
+      const int64_t before = count();
+      machine.turn(shard);
+      most = std::max(most, std::abs(count() - before));
+    }
+  }
+  EXPECT_TRUE(done());
+  return most;
+}
+
+// However much comes, is to be told, or goes at once: of one turn it takes well below a millisecond.
+TEST_P(Peers, DoNotMakeATurnLongByTheirNumberOrTheirInterest) {
+  constexpr int64_t kMany = 20'000, kInATurn = 1024;
+  const auto live = [&](uint32_t shard, Side side) {
+    return static_cast<int64_t>(machine.shard(shard).account(0).side(side).stats().num_subscriptions);
+  };
+  std::vector<Peer> routes;
+  const auto told = [&] {
+    int64_t sum = 0;
+    for (const Peer& route : routes) sum += route.session->told;
+    return sum;
+  };
+  const auto join = [&] {
+    routes.push_back(connect(machine, there(), core::SessionKind::kRoute));
+    routes.back().session->listen(bit(Side::kClients));
+  };
+  join();
+  settle_replay(machine, routes.front());
+  std::string subs;
+  for (int64_t n = 0; n < kMany; ++n) subs += "SUB many." + std::to_string(n) + " " + std::to_string(n) + "\r\n";
+  client.send(subs);
+  EXPECT_LE(most_in_a_turn(machine, told, [&] { return told() >= kMany; }), kInATurn) << "subscribed";
+
+  for (int n = 0; n < 5; ++n) join();
+  const auto all_told = [&] {
+    return std::all_of(routes.begin(), routes.end(), [](const Peer& route) { return route.session->replayed; });
+  };
+  EXPECT_LE(most_in_a_turn(machine, told, all_told), kInATurn) << "told to five who join at once";
+  EXPECT_EQ(routes.back().session->known.size(), static_cast<size_t>(kMany));
+
+  machine.hang_up(client);
+  const auto ours = [&] { return live(0, Side::kClients); };
+  EXPECT_LE(most_in_a_turn(machine, ours, [&] { return ours() == 0; }), kInATurn) << "a client that goes";
+  machine.settle();
+  EXPECT_TRUE(routes.back().session->known.empty());
+
+  for (size_t n = 0; n < 3; ++n) {
+    for (int64_t each = 0; each < kMany / 4; ++each)
+      want(machine, routes[n], Side::kRoutes, "theirs." + std::to_string(n) + "." + std::to_string(each));
+  }
+  machine.settle();
+  for (size_t n = 0; n < 3; ++n) machine.hang_up(*routes[n].client);
+  const auto theirs = [&] { return live(there(), Side::kRoutes); };
+  EXPECT_LE(most_in_a_turn(machine, theirs, [&] { return theirs() == 0; }), kInATurn) << "three routes that go";
 }
 
 TEST(PeersInBulk, ReplayAndWithdrawalReachEverySubscription) {

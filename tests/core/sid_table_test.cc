@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <set>
 #include <string>
@@ -73,14 +74,21 @@ TEST(SidTable, ManyInAPool) {
     ASSERT_NE(found, nullptr);
     ASSERT_EQ(found->sid(), sid);
   }
-  while (Subscription* sub = table.any(pool)) {
+  const auto erase = [&](Subscription* sub) {
     ASSERT_EQ(all.erase(sub), 1u);
-    table.erase(hash(sub->sid()), sub);
+    table.erase(hash(sub->sid()), sub, all.size() % 2 == 0);
     sub->~Subscription();
     pool.release(sub);
+  };
+  for (int n = 0; n < kMany / 2; ++n) erase(table.any(pool));
+  std::array<Subscription*, SidTable::kTogether> subs;
+  for (size_t most = 1; const size_t n = table.some(pool, subs.data(), most); most = most % subs.size() + 1) {
+    ASSERT_LE(n, most);
+    for (size_t each = 0; each < n; ++each) erase(subs[each]);
   }
   EXPECT_TRUE(all.empty());
   EXPECT_EQ(table.size(), 0u);
+  EXPECT_EQ(table.any(pool), nullptr);
 }
 
 }  // namespace

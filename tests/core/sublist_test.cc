@@ -740,6 +740,27 @@ TEST(SublistCache, PublishingToNobodyKeepsNothing) {
 
 // ---- costs
 
+TEST(SublistSlices, AreShortAndShowEverythingOnce) {
+  Index index;
+  constexpr int kCount = 100'000;
+  for (int i = 0; i < kCount; i++) index.add("slice." + std::to_string(i));
+  std::vector<bool> seen(kCount);
+  size_t most = 0;
+  uint64_t cursor = 0;
+  for (bool more = true; more;) {
+    size_t visited = 0;
+    more = index.list.visit_interest_slice(cursor, [&](std::string_view subject, std::string_view, uint32_t) {
+      const size_t n = std::stoul(std::string(subject.substr(6)));
+      EXPECT_FALSE(seen[n]) << subject;
+      seen[n] = true;
+      ++visited;
+    });
+    most = std::max(most, visited);
+  }
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), true), kCount);
+  EXPECT_LE(most, 2048u);
+}
+
 TEST(SublistMemory, ALiteralSubscriptionFitsIntoAHundredBytes) {
   Index index;
   constexpr size_t kCount = 200000;
