@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +14,7 @@
 #include <new>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace peregrine::core {
 namespace {
@@ -46,9 +49,9 @@ void unmap_chunk(void* chunk) { munmap(chunk, kHugeChunkBytes); }
 #if defined(__SANITIZE_ADDRESS__)
 void* made_ahead() { return nullptr; }
 #else
-// Makes the next chunk ahead. The kernel clears 2 MiB, and may have to move what others have in the way before: a
-// quarter of a millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too
-// many.
+// Makes chunks ahead. The kernel clears 2 MiB, and may have to move what others have in the way before: a quarter of a
+// millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too many; more for
+// a second after one was missing, for the tables of an index grow all at the same time.
 class Maker {
  public:
   ~Maker() {
@@ -58,46 +61,57 @@ class Maker {
     }
     wanted_.notify_one();
     if (thread_.joinable()) thread_.join();
-    if (ready_ != nullptr) unmap_chunk(ready_);
+    for (void* chunk : ready_) unmap_chunk(chunk);
   }
 
-  // Null: it is not ready.
+  // Null: none is ready.
   void* take() {
-    void* chunk;
+    void* chunk = nullptr;
     {
       const std::lock_guard lock(mutex_);
       if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-      chunk = std::exchange(ready_, nullptr);
+      if (ready_.empty()) {
+        goal_ = std::clamp<size_t>(2 * goal_, 1, kMost);
+      } else {
+        chunk = ready_.back();
+        ready_.pop_back();
+      }
     }
     wanted_.notify_one();
     return chunk;
   }
 
  private:
+  static constexpr size_t kMost = 8;
+
   void run() {
     // Not on the core of the shard that was the first to ask.
     if (cpu_set_t all; sched_getaffinity(getpid(), sizeof(all), &all) == 0) sched_setaffinity(0, sizeof(all), &all);
     pthread_setname_np(pthread_self(), "huge pages");
     std::unique_lock lock(mutex_);
+    ready_.reserve(kMost);
     while (!ends_) {
-      if (ready_ != nullptr) {
+      if (ready_.size() < goal_) {
+        lock.unlock();
+        void* const chunk = map_chunk();
+        for (size_t at = 0; chunk != nullptr && at < kHugeChunkBytes; at += 4096)
+          static_cast<volatile char*>(chunk)[at] = 0;
+        lock.lock();
+        if (chunk != nullptr) ready_.push_back(chunk);
+        else goal_ = ready_.size();  // until the next one is missing
+      } else if (goal_ <= 1) {
         wanted_.wait(lock);
-        continue;
+      } else if (wanted_.wait_for(lock, std::chrono::seconds(1)) == std::cv_status::timeout) {
+        for (goal_ = 1; ready_.size() > goal_; ready_.pop_back()) unmap_chunk(ready_.back());
       }
-      lock.unlock();
-      void* const chunk = map_chunk();
-      for (size_t at = 0; chunk != nullptr && at < kHugeChunkBytes; at += 4096)
-        static_cast<volatile char*>(chunk)[at] = 0;
-      lock.lock();
-      ready_ = chunk;
-      if (chunk == nullptr) wanted_.wait(lock);
     }
   }
 
   std::mutex mutex_;
   std::condition_variable wanted_;
   std::thread thread_;
-  void* ready_ = nullptr;
+  std::vector<void*> ready_;
+  size_t goal_ = 1;
   bool ends_ = false;
 };
 

@@ -107,13 +107,17 @@ class Relay:
             nonlocal published
             if data == b"PING\r\n":  # no answer to anything; who hears it late is taken for stale
                 return
+            for refused in re.findall(rb"for Subscription to \"([^\"]+)\"", data):
+                for sid in [sid for sid, subject in subscribed.items() if subject == refused]:
+                    del subscribed[sid]
             if subscribed:  # whatever comes next: async-nats asks itself something, others wait for a PONG
                 wanted = {subject.decode() for subject in subscribed.values()}
                 subscribed.clear()
                 await wait_for(lambda: wanted <= known_to(neighbour))
             if published and b"PONG" in data:
                 published = False
-                await wait_for(lambda: nothing_between(self.monitors))
+                # Twice: what crosses between shards is counted with the next turn of the shard that answers, at the latest.
+                await wait_for(lambda: nothing_between(self.monitors) and nothing_between(self.monitors))
         await asyncio.gather(pump(reader, up, note), pump(down, writer, hold))
 
 

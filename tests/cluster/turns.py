@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import pathlib
 import shlex
 import signal
 import socket
@@ -152,7 +153,8 @@ def main():
     def place(index):
         mine = {cores[index % len(cores)]} if args.shards == 1 else set(cores)
         for task in os.listdir(f"/proc/{cluster[index].pid}/task"):
-            os.sched_setaffinity(int(task), mine)
+            if pathlib.Path(f"/proc/{task}/comm").read_text().startswith("shard"):
+                os.sched_setaffinity(int(task), mine)
             if args.fifo:
                 os.sched_setscheduler(int(task), os.SCHED_FIFO, os.sched_param(1))
 
