@@ -103,6 +103,10 @@ Backend::~Backend() {
     if (events.empty()) nanosleep(&nap, nullptr);
   }
   if (counted) --ports_->unquiet;
+  if (turning_) {
+    ports_->log().log(core::LogLevel::kInfo, "dpdk: shard {}: {}", shard_,
+                      Report::sums(lane_->stats(), stack_->stats()));
+  }
   ports_->publish(shard_, lane_->stats(), stack_->stats());
   for (const Listener& listener : listeners_) ports_->announce_listener(listener.port, false);
   stack_.reset();
@@ -202,6 +206,9 @@ void Backend::housekeeping(int64_t now) {
     stack_->set_link(static_cast<uint32_t>(n), up, now);
   }
   ports_->publish(shard_, lane_->stats(), stack_->stats());
+  if (const std::string lost = losses_.losses(now, lane_->stats(), stack_->stats()); !lost.empty()) {
+    ports_->log().log(core::LogLevel::kWarn, "dpdk: shard {}: lost {}", shard_, lost);
+  }
 }
 
 void Backend::nap(int64_t wait_ns, bool interrupts) {

@@ -17,6 +17,7 @@
 #include "net/dpdk/eal.h"
 #include "net/dpdk/lane.h"
 #include "net/dpdk/ports.h"
+#include "net/dpdk/report.h"
 #include "net/socket.h"
 #include "net/tcp/stack.h"
 
@@ -75,6 +76,7 @@ class Backend final : public net::Backend {
   std::vector<Listener> listeners_;
   std::vector<bool> link_up_;  // as the stack knows it
   Fd epoll_;                   // doorbell and receive interrupts
+  Report losses_;
   int64_t housekeeping_at_ns_ = 0;
   int64_t idle_since_ns_ = 0;
   bool flooded_ = false;       // the last turn brought refused frames and no event

@@ -1,6 +1,7 @@
 // DPDK itself, without huge pages and without a NIC: the environment, devices, the rings between shards. DPDK starts
 // once in a process, so all tests share it.
 #include "net/dpdk/ports.h"
+#include "net/dpdk/report.h"
 
 #include <gtest/gtest.h>
 #include <rte_ethdev.h>
@@ -218,6 +219,24 @@ TEST(Dpdk, FramesCrossFromShardToShard) {
   EXPECT_EQ(rte_mempool_in_use_count(pool), 1023u + 2);
   rte_pktmbuf_free(heard);
   rte_pktmbuf_free(plain);
+}
+
+TEST(DpdkReport, LossesAreToldAtOnceAndThenOnceInAWhile) {
+  Report report;
+  LaneStats lane;
+  tcp::Stats stack;
+  EXPECT_EQ(report.losses(0, lane, stack), "");
+  lane.no_mbuf = 3;
+  EXPECT_EQ(report.losses(1, lane, stack), "no_mbuf 3");
+  EXPECT_EQ(report.losses(2, lane, stack), "");
+  lane.no_mbuf = 5;
+  stack.drops[static_cast<size_t>(tcp::Drop::tcp_syn_rate)] = 7;
+  EXPECT_EQ(report.losses(3, lane, stack), "tcp_syn_rate 7");
+  EXPECT_EQ(report.losses(Report::kEveryNs, lane, stack), "");
+  EXPECT_EQ(report.losses(3 + Report::kEveryNs, lane, stack), "no_mbuf 2");
+  stack.drops[static_cast<size_t>(tcp::Drop::ethertype_unknown)] = 1;  // a neighbour's business
+  EXPECT_EQ(report.losses(9 * Report::kEveryNs, lane, stack), "");
+  EXPECT_EQ(Report::sums(lane, stack).substr(0, 33), "0 frames in, 0 out, 8 refused; 0 ");
 }
 
 TEST(Dpdk, ABellWakesASleeper) {

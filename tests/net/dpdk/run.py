@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import socket
 import statistics
 import subprocess
@@ -254,6 +255,7 @@ def flood(stage):
     sent = sum(n for n, _ in poured["flood"])
     assert sent > 0.5 * rate * seconds * len(poured["flood"]), f"the generator managed {sent / seconds / len(poured['flood']):.0f} SYN/s"
     assert cookies > 0, "no cookie was needed, so this was no flood"
+    assert re.search(r"dpdk: shard 0: lost .*tcp_syn_rate \d+", broker.log()), broker.log()[-1500:]
     assert held < 100, f"{held} connections"
     assert during, "nobody could connect during the flood"
     share = {name: rates["flood"] / rates[name] for name in ("before", "nowhere", "elsewhere")}
@@ -468,6 +470,7 @@ def goodbye(stage):
         assert code == 0, f"exit code {code}"
         assert clients.returncode == 0, errors[-1500:]
     result = json.loads(out.strip().splitlines()[-1])
+    assert "dpdk: shard 0: " in broker.log() and f"{result['connections']} connections accepted" in broker.log(), broker.log()[-1500:]
     return f"{result['ended']} of {result['connections']} connections ended within {took:.1f} s"
 
 
