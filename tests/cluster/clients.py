@@ -89,6 +89,7 @@ class Relay:
             return
         subscribed = {}  # by sid; what is taken back at once may be gone before anybody looks
         published = False
+        encrypted = None
 
         async def wait_for(condition):
             deadline = time.monotonic() + REFUSED_S * max(1, os.getloadavg()[0])
@@ -96,7 +97,9 @@ class Relay:
                 await asyncio.sleep(0.01)
 
         async def note(data):
-            nonlocal published
+            nonlocal published, encrypted
+            if encrypted is None:
+                encrypted = data.startswith(b"\x16")  # a TLS handshake
             for subject, sid in re.findall(rb"(?:^|\n)SUB +(\S+)(?: +\S+)? +(\S+)\r", data):
                 subscribed[sid] = subject
             for sid in re.findall(rb"(?:^|\n)UNSUB +(\S+)", data):
@@ -106,6 +109,9 @@ class Relay:
         async def hold(data):
             nonlocal published
             if data == b"PING\r\n":  # no answer to anything; who hears it late is taken for stale
+                return
+            if encrypted:  # whatever it says
+                await wait_for(lambda: settled(self.monitors))
                 return
             for refused in re.findall(rb"for Subscription to \"([^\"]+)\"", data):
                 for sid in [sid for sid, subject in subscribed.items() if subject == refused]:
@@ -241,7 +247,7 @@ class Pair(driver.Server):
         routes = "" if any(program.letter == "D" for program in pair) else "cluster { ping_interval: 20s }"
         if self.config is not None:
             path = self.folder / "server.conf"
-            path.write_text(f"{self.config}\n{routes}\n")
+            path.write_text(f"{self.config.replace('@tls', self.tls()) if '@tls' in self.config else self.config}\n{routes}\n")
             config = ["-c", str(path)]
         processes = []
         for i, program in enumerate(pair):
