@@ -672,7 +672,7 @@ async def talk_over_tls(broker, **options):
         await talk(nc, other)
 
 
-async def refused(broker, context):
+async def refused_over_tls(broker, context):
     await raises((ssl.SSLError, errors.Error, OSError), nats.connect(broker.url.replace("nats://", "tls://"), tls=context,
                                                                      allow_reconnect=False, connect_timeout=WAIT_S))
 
@@ -681,7 +681,7 @@ async def refused(broker, context):
 async def tls():
     broker = await secure()
     await talk_over_tls(broker, tls=trust())
-    await refused(broker, ssl.create_default_context())
+    await refused_over_tls(broker, ssl.create_default_context())
     await broker.stop("KILL")
 
 
@@ -689,7 +689,7 @@ async def tls():
 async def tls_verify():
     broker = await secure(", verify: true")
     await talk_over_tls(broker, tls=trust(certificate=True))
-    await refused(broker, trust())
+    await refused_over_tls(broker, trust())
     await broker.stop("KILL")
 
 
