@@ -117,9 +117,10 @@ class Relay:
                 for sid in [sid for sid, subject in subscribed.items() if subject == refused]:
                     del subscribed[sid]
             if subscribed:  # whatever comes next: async-nats asks itself something, others wait for a PONG
-                wanted = {subject.decode() for subject in subscribed.values()}
-                subscribed.clear()
-                await wait_for(lambda: wanted <= known_to(neighbour))
+                sids = list(subscribed)  # of which some may be taken back meanwhile, or be gone with the one message they were for
+                await wait_for(lambda: {subscribed[sid].decode() for sid in sids if sid in subscribed} <= known_to(neighbour))
+                for sid in sids:
+                    subscribed.pop(sid, None)
             if published and b"PONG" in data:
                 published = False
                 # Twice: what crosses between shards is counted with the next turn of the shard that answers, at the latest.
