@@ -46,7 +46,7 @@ bool continues(const Operation& operation, std::string_view in) {
 }  // namespace
 
 // An idle connection costs less than 1 KiB in all (bench: connections-10k), and this is most of it.
-static_assert(sizeof(ClientSession) <= 632);
+static_assert(sizeof(ClientSession) <= 640);
 
 ClientSession::ClientSession(Shard& shard, uint64_t cid, uint32_t conn, std::string ip, uint16_t port)
     : Session(shard, SessionKind::kClient, cid, conn, std::move(ip), port) {}
@@ -150,8 +150,8 @@ std::string_view ClientSession::think(std::string_view in) {
       if (closing()) return {};
       was_run = true;
     }
-    if (account != nullptr && account->sublist.is_large() && status == ParseStatus::kOperation && !was_run &&
-        operation.kind == Operation::Kind::kPub && whole(operation, in) && !continues(operation, in)) {
+    if (status == ParseStatus::kOperation && operation.kind == Operation::Kind::kPub && account != nullptr &&
+        account->sublist.is_large() && !was_run && whole(operation, in) && !continues(operation, in)) {
       status = publish_ahead(in, limits, operation);
       if (closing()) return {};
     }
@@ -444,13 +444,16 @@ void ClientSession::on_sub(const Operation& operation) {
     shard.server().log.error("{} - {}", label(), error_text::kMaxSubscriptions);
     return refuse(error_text::kMaxSubscriptions);
   }
-  const uint64_t sid_hash = shard.sid_hash()(operation.sid);
-  if (sids_.find(pool(), sid_hash, operation.sid) == nullptr) {
-    if (!is_valid_subject(operation.subject)) return refuse(error_text::kInvalidSubject);
+  const KeyedHash& sid_hash = shard.sid_hash();
+  if (const SidTable::Place place = sids_.locate(pool(), sid_hash, operation.sid); !place) {
+    const SubjectForm form = form_of(operation.subject);
+    if (form == SubjectForm::kInvalid) return refuse(error_text::kInvalidSubject);
     if (permissions != nullptr && permissions->permissions->needs_delivery_check(operation.subject, operation.queue)) {
       permissions->check_deliveries = true;
     }
-    sids_.insert(sid_hash, shard.add_subscription(*this, operation.sid, operation.subject, operation.queue));
+    const Subscription* sub =
+        shard.add_subscription(*this, operation.sid, operation.subject, operation.queue, form == SubjectForm::kLiteral);
+    sids_.insert(pool(), sid_hash, place, sub);
   }
   if (verbose_) answer(kOk);
 }
@@ -461,18 +464,20 @@ void ClientSession::on_unsub(const Operation& operation) {
                 operation.max < 0 ? fmt::format("UNSUB {}", operation.sid)
                                   : fmt::format("UNSUB {} {}", operation.sid, operation.max));
   if (verbose_) answer(kOk);
-  Subscription* sub = sids_.find(pool(), shard.sid_hash()(operation.sid), operation.sid);
-  if (sub == nullptr) return;
-  if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub->delivered) {
-    shard.set_subscription_limit(*sub, static_cast<uint64_t>(operation.max));
+  const SidTable::Place place = sids_.locate(pool(), shard.sid_hash(), operation.sid);
+  if (!place) return;
+  Subscription& sub = *place.subscription;
+  if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub.delivered) {
+    shard.set_subscription_limit(sub, static_cast<uint64_t>(operation.max));
   } else {
-    shard.remove_subscription(*sub);
+    sids_.erase(shard.sid_hash(), place);
+    shard.remove_forgotten(sub);
   }
 }
 
 const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
 
-void ClientSession::forget(Subscription& sub) { sids_.erase(shard.sid_hash()(sub.sid()), &sub, closing()); }
+void ClientSession::forget(Subscription& sub) { sids_.erase(pool(), shard.sid_hash(), &sub, closing()); }
 
 bool ClientSession::detach_slice(size_t most) {
   timer_.cancel();

@@ -11,43 +11,10 @@
 #include <string_view>
 
 #include "core/buffer.h"
+#include "core/bytes.h"
 #include "core/interest.h"
 
 namespace peregrine::core {
-
-// Writes `from` to `to` and steps over it.
-[[gnu::always_inline]] inline char* put(char* to, std::string_view from) {
-  const char* const p = from.data();
-  const size_t n = from.size();
-  // Most pieces are short: two overlapping words and no call.
-  if (n > 32) {
-    std::memcpy(to, p, n);
-  } else if (n >= 16) {
-    std::memcpy(to, p, 16);
-    std::memcpy(to + n - 16, p + n - 16, 16);
-  } else if (n >= 8) {
-    std::memcpy(to, p, 8);
-    std::memcpy(to + n - 8, p + n - 8, 8);
-  } else if (n >= 4) {
-    std::memcpy(to, p, 4);
-    std::memcpy(to + n - 4, p + n - 4, 4);
-  } else if (n > 0) {
-    const char middle = p[n / 2], last = p[n - 1];
-    to[0] = p[0];
-    to[n / 2] = middle;
-    to[n - 1] = last;
-  }
-  return to + n;
-}
-
-// Copies `size` bytes in words of 16; reads and writes up to 15 more.
-[[gnu::always_inline]] inline void copy_loosely(char* to, const char* from, size_t size) {
-  size_t at = 0;
-  do {
-    std::memcpy(to + at, from + at, 16);
-    at += 16;
-  } while (at < size);
-}
 
 enum class CrossingType : uint8_t {
   kInterest,  // interest ring, as are the following
@@ -77,14 +44,18 @@ struct InterestRecord {
   uint32_t size() const { return static_cast<uint32_t>(sizeof(*this)) + subject_size + queue_size; }
 };
 
-// The same of a literal without a queue, to a shard that has nobody to tell: a hash is all it keeps of it. (An inbox
-// that comes and goes moves a third of the cache lines between the cores.)
+// The same of literals without a queue, to a shard that has nobody to tell: a hash is all it keeps of each. `count`
+// hashes follow (literal_batch.h).
 struct LiteralInterestRecord {
+  static constexpr uint32_t kMost = 64;
   CrossingType type = CrossingType::kLiteralInterest;
-  bool interested;
-  Side side;
-  uint32_t account;
-  uint64_t hash;
+  Side side = Side::kClients;
+  uint16_t count = 0;
+  uint32_t account = 0;
+  uint64_t interested = 0;  // bit n: hash n is wanted now, else no longer
+  uint64_t void_ones = 0;   // bit n: hash n has been taken back and says nothing
+
+  uint32_t size() const { return static_cast<uint32_t>(sizeof(*this) + count * sizeof(uint64_t)); }
 };
 
 // From here on interest comes with its texts, because the receiver has asked for them (Shard::listen_to_interest).

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/bytes.h"
+
 namespace peregrine::core {
 
 inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
@@ -82,30 +84,5 @@ class KeyedHash {
   uint64_t first_;
   uint64_t last_;
 };
-
-// memcmp() == 0 without the call: subjects are short, and comparing one is on every message's way.
-[[gnu::always_inline]] inline bool same_bytes(const char* a, const char* b, size_t n) {
-  const auto load = [](const char* p, auto word) {
-    std::memcpy(&word, p, sizeof(word));
-    return word;
-  };
-  if (n >= 16) {
-    if (n > 64) [[unlikely]]
-      return std::memcmp(a, b, n) == 0;
-    unsigned __int128 differing = 0;
-    using Wide = unsigned __int128;
-    for (size_t at = 0; at + 16 < n; at += 16) differing |= load(a + at, Wide{}) ^ load(b + at, Wide{});
-    return (differing | (load(a + n - 16, Wide{}) ^ load(b + n - 16, Wide{}))) == 0;
-  }
-  if (n >= 8) {
-    return ((load(a, uint64_t{}) ^ load(b, uint64_t{})) |
-            (load(a + n - 8, uint64_t{}) ^ load(b + n - 8, uint64_t{}))) == 0;
-  }
-  if (n >= 4) {
-    return ((load(a, uint32_t{}) ^ load(b, uint32_t{})) |
-            (load(a + n - 4, uint32_t{}) ^ load(b + n - 4, uint32_t{}))) == 0;
-  }
-  return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
-}
 
 }  // namespace peregrine::core

@@ -68,23 +68,23 @@ bool is_pub(const char* p) {
   return (p[0] & 0xDF) == 'P' && (p[1] & 0xDF) == 'U' && (p[2] & 0xDF) == 'B' && is_blank(p[3]);
 }
 
+#if defined(__SSE2__)
 // "SUB " or "UNSUB " in any case: how long it is, 0 for anything else.
 uint32_t interest_verb(std::string_view in) {
-  const char* const p = in.data();
-  const auto is_sub = [](const char* at) {
-    return (at[0] & 0xDF) == 'S' && (at[1] & 0xDF) == 'U' && (at[2] & 0xDF) == 'B' && at[3] == ' ';
-  };
   if (in.size() < 8) return 0;
-  if (is_sub(p)) return 4;
-  return (p[0] & 0xDF) == 'U' && (p[1] & 0xDF) == 'N' && is_sub(p + 2) ? 6 : 0;
+  uint64_t word;
+  std::memcpy(&word, in.data(), sizeof(word));
+  // From the lowest byte up; letters without the bit that is their case.
+  if ((word & 0xFFDFDFDF) == 0x20425553) return 4;
+  return (word & 0xFFDFDFDFDFDF) == 0x204255534E55 ? 6 : 0;
 }
 
-#if defined(__SSE2__)
 // Bit n: byte n is <= 0x20, unsigned: blanks, tabs, CR, LF (and control characters, which callers sort out).
-uint64_t blanks_of_64(const char* at) {
+template <int kBytes>
+uint64_t blanks_of(const char* at) {
   const __m128i blank = _mm_set1_epi8(0x20);
   uint64_t mask = 0;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < kBytes / 16; ++i) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 16 * i));
     const int found = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, blank), v));
     mask |= static_cast<uint64_t>(static_cast<uint32_t>(found)) << (16 * i);
@@ -168,7 +168,7 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
 ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation) {
 #if defined(__SSE2__)
   const char* const base = in.data() + 4;  // in.size() >= 80
-  uint64_t mask = blanks_of_64(base);
+  uint64_t mask = blanks_of<64>(base);
   const auto next = [&] {
     const auto at = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << 63));
     mask &= mask - 1;
@@ -221,43 +221,57 @@ ParseStatus Parser::fast_interest(std::string_view& in, const ParserLimits& limi
   const char* const base = in.data() + verb;
   uint64_t mask;
   if (in.size() >= 64 + 8) {
-    mask = blanks_of_64(base);
+    // UNSUB is short, and if not it is none of the simple ones.
+    mask = verb == 4 ? blanks_of<64>(base) : blanks_of<32>(base);
   } else {
     // The last lines of a buffer, and the only one of a small write.
-    char end[64] = {};
-    const size_t left = std::min(in.size() - verb, sizeof(end));
-    std::memcpy(end, base, left);
-    mask = blanks_of_64(end) & (left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1);
+    char rest[64] = {};
+    const size_t left = std::min(in.size() - verb, sizeof(rest));
+    std::memcpy(rest, base, left);
+    mask = blanks_of<64>(rest) & (left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1);
   }
-  // Fields end at blanks, the last one at CR LF.
-  uint32_t from = 0;
-  std::array<std::string_view, 3> fields;
-  size_t count = 0;
-  for (;;) {
-    if (mask == 0 || count == fields.size()) return ParseStatus::kMore;
-    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
+  // Fields end at blanks, the last one at CR LF. 63: none left.
+  const auto next = [&] {
+    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << 63));
     mask &= mask - 1;
-    if (at == from || at > 60) return ParseStatus::kMore;
-    fields[count++] = {base + from, at - from};
-    from = at + 1;
-    if (base[at] == ' ') continue;
-    if (base[at] != '\r' || (mask & uint64_t{1} << from) == 0 || base[from] != '\n') return ParseStatus::kMore;
-    break;
-  }
-  if (from - 1 > limits.max_control_line) return ParseStatus::kMore;
+    return at;
+  };
+  const uint32_t first = next();
+  if (first == 0 || first > 60) return ParseStatus::kMore;  // behind 60 nothing is looked at: it may not be there
+  uint32_t end = first, last = 0;                           // of the line; where its last field begins
   if (verb == 4) {
-    if (count < 2) return ParseStatus::kMore;
-    operation.kind = Operation::Kind::kSub;
-    operation.subject = fields[0];
-    operation.queue = count == 3 ? fields[1] : std::string_view();
-    operation.sid = fields[count - 1];
+    if (base[first] != ' ') return ParseStatus::kMore;
+    operation.queue = {};
+    last = first + 1;
+    end = next();
+    if (end <= 60 && base[end] == ' ') {
+      if (end == last) return ParseStatus::kMore;
+      operation.queue = {base + last, end - last};
+      last = end + 1;
+      end = next();
+    }
+    if (end == last) return ParseStatus::kMore;
   } else {
-    if (count > 2) return ParseStatus::kMore;
-    operation.kind = Operation::Kind::kUnsub;
-    operation.sid = fields[0];
-    operation.max = count == 2 ? parse_size(fields[1]) : -1;
+    operation.max = -1;
+    if (base[first] == ' ') {
+      last = first + 1;
+      end = next();
+      if (end == last) return ParseStatus::kMore;
+    }
   }
-  in.remove_prefix(verb + from + 1);
+  if (end > 60 || base[end] != '\r' || (mask & uint64_t{1} << (end + 1)) == 0 || base[end + 1] != '\n')
+    return ParseStatus::kMore;
+  if (end > limits.max_control_line) return ParseStatus::kMore;
+  if (verb == 4) {
+    operation.kind = Operation::Kind::kSub;
+    operation.subject = {base, first};
+    operation.sid = {base + last, end - last};
+  } else {
+    operation.kind = Operation::Kind::kUnsub;
+    operation.sid = {base, first};
+    if (last != 0) operation.max = parse_size({base + last, end - last});
+  }
+  in.remove_prefix(verb + end + 2);
   return ParseStatus::kOperation;
 #else
   (void)in, (void)limits, (void)operation;

@@ -47,6 +47,8 @@ class Ring {
     write_header(tail, size);
     return data_.get() + (tail & mask_) + kHeader;
   }
+  // Less than what was reserved will be committed.
+  void shorten(uint32_t size) { write_header(producer_.reserved, size); }
   void commit(uint32_t size) { producer_.tail = producer_.reserved + aligned(size); }
   bool unpublished() const { return producer_.tail != producer_.published; }
   void publish() {

@@ -115,6 +115,7 @@ bool Shard::drain_deliveries() {
     while (const char* bytes = ring.peek(peer.delivery_limit, size)) {
       any = true;
       ++ring_counters_.records_in;
+      ++crossings_;
       ring_counters_.bytes_in += size;
       on_delivery(from, bytes);
       ring.pop(size);
@@ -207,6 +208,11 @@ void Shard::publish() {
   const auto publish_interest = [&] {
     for (Peer& peer : peers_) {
       if (peer.out == nullptr) continue;
+      peer.literals.close(peer.out->interest);
+      ring_counters_.records_out += peer.literals.take_records();
+      const uint32_t literal_bytes = peer.literals.take_bytes();
+      ring_counters_.bytes_out += literal_bytes;
+      peer.quiet_bytes += literal_bytes;
       if (peer.out->interest.unpublished()) {
         peer.out->interest.publish();
         peer.published_quietly = true;
@@ -317,6 +323,7 @@ bool move_records(Ring& ring, std::string& list, size_t& head, bool& moved) {
 }  // namespace
 
 char* Shard::begin_interest(Peer& peer, uint32_t size, Session* cause) {
+  peer.literals.close(peer.out->interest);
   const bool in_order = peer.interest_overflow.empty() || !rules.overflow_in_order;
   char* to = in_order ? peer.out->interest.reserve(size) : nullptr;
   peer.interest_in_overflow = to == nullptr;
@@ -347,6 +354,7 @@ char* Shard::write_delivery(Peer& peer, uint32_t size) {
 char* Shard::begin_delivery(uint32_t target, uint32_t size, Session* cause) {
   Peer& peer = peers_[target];
   ++ring_counters_.records_out;
+  ++crossings_;
   ring_counters_.bytes_out += size;
   char* to;
   if (size > peer.out->delivery.max_record()) {
@@ -381,6 +389,7 @@ bool Shard::move_overflow() {
   interest_stuck_ = delivery_stuck_ = false;
   for (Peer& peer : peers_) {
     if (peer.out == nullptr) continue;
+    peer.literals.close(peer.out->interest);
     if (!move_records(peer.out->interest, peer.interest_overflow, peer.interest_head, moved)) interest_stuck_ = true;
     if (!move_records(peer.out->delivery, peer.delivery_overflow, peer.delivery_head, moved)) delivery_stuck_ = true;
   }

@@ -33,6 +33,7 @@
 #include "core/delivery.h"
 #include "core/hash.h"
 #include "core/interest.h"
+#include "core/literal_batch.h"
 #include "core/load.h"
 #include "core/log.h"
 #include "core/mailbox.h"
@@ -102,8 +103,9 @@ class Shard final : public ReleaseSink {
     messages_taken_ += messages;
     worked_until_ns_ = until_ns;
   }
-  // Records that have come from other shards or gone to them so far.
-  uint64_t crossings() const { return ring_counters_.records_in + ring_counters_.records_out; }
+  // Deliveries that have come from other shards or gone to them so far: more may follow at once. (Not so with
+  // interest.)
+  uint64_t crossings() const { return crossings_; }
   // When the next turn must come at the latest.
   int64_t next_deadline_ns() const;
 
@@ -168,9 +170,13 @@ class Shard final : public ReleaseSink {
   }
 
   Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject,
-                                 std::string_view queue);
+                                 std::string_view queue, bool literal);
   // Out of the index and of its session, and destroyed.
-  void remove_subscription(Subscription& sub);
+  void remove_subscription(Subscription& sub) {
+    sub.session->forget(sub);
+    remove_forgotten(sub);
+  }
+  void remove_forgotten(Subscription& sub);  // which its session knows no more
   // The same for several of one session: what they lead to, all over the memory, is fetched for all at once.
   static constexpr size_t kRemovedTogether = 32;
   void remove_subscriptions(std::span<Subscription* const> subs);
@@ -228,6 +234,7 @@ class Shard final : public ReleaseSink {
     Shard* shard = nullptr;  // for wake() only
     // Records that found the ring full: {uint32 size, bytes} each, in order.
     std::string interest_overflow, delivery_overflow;
+    LiteralBatch literals;  // into out->interest
     size_t interest_head = 0, delivery_head = 0;
     OriginId origin = kNoOrigin;                                      // of the interest record that comes next
     bool interest_in_overflow = false, delivery_in_overflow = false;  // the record being written
@@ -246,7 +253,8 @@ class Shard final : public ReleaseSink {
                         std::string_view subject, std::string_view queue, OriginId origin, Session& cause);
   // An InterestRecord or its like, to every other shard.
   template <class Record>
-  void tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause);
+  void tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause,
+                     bool still_wanted = false);
   void tell_origin(const Subscription& sub, int64_t weight_change, const InterestChange& change,
                    std::string_view subject, std::string_view queue, Session& cause);
   void on_interest_record(uint32_t from, const char* bytes);
@@ -276,6 +284,12 @@ class Shard final : public ReleaseSink {
   char* begin_interest(Peer& peer, uint32_t size, Session* cause);
   void end_interest(Peer& peer, uint32_t size);
   void write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause);
+  void tell_literal(Peer& peer, Side side, uint32_t account, uint64_t hash, bool interested, Session& cause);
+  void tell_literal(const Account& account, Side side, const InterestChange& change, Session& cause);
+  // Nobody, here or on another shard, wants to know more of a literal.
+  bool hashes_are_enough() const { return listeners_.empty() && !texts_are_wanted_; }
+  void remove_with_texts(Subscription& sub);
+  void on_literals(uint32_t from, const char* bytes);
   void on_interest(uint32_t from, const char* bytes);
   void on_delivery(uint32_t from, const char* bytes);
   char* write_delivery(Peer& peer, uint32_t size);
@@ -313,6 +327,7 @@ class Shard final : public ReleaseSink {
   std::vector<InterestListener*> listeners_;
   std::vector<Replay> replays_;
   uint64_t next_replay_ = 1;
+  bool texts_are_wanted_ = false;  // by one of peers_
 
   std::vector<Session*> dirty_;
   std::vector<Session*> closing_;  // marked; to be taken apart
@@ -324,7 +339,7 @@ class Shard final : public ReleaseSink {
   void go_on_with_waiting();
   std::vector<Session*> stalled_;
   Timer stall_timer_;
-  static constexpr uint32_t kQuietBytes = 32 * 1024;  // some 20 µs of draining; a quarter of a smaller ring
+  static constexpr uint32_t kQuietBytes = 16 * 1024;  // some 50 µs of draining; a quarter of a smaller ring
   static constexpr size_t kPaceUntil = 128 * 1024;
   static constexpr int64_t kPaceNs = 500'000;
   struct Paced {
@@ -338,6 +353,7 @@ class Shard final : public ReleaseSink {
 
   std::vector<Peer> peers_;  // by shard number; our own entry is empty
   uint32_t largest_record_ = 0;
+  uint64_t crossings_ = 0;
   bool interest_stuck_ = false;
   bool delivery_stuck_ = false;
   uint32_t first_peer_ = 0;  // where the next drain begins

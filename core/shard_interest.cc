@@ -2,6 +2,7 @@
 // and tell, and listeners (routes, gateways, leafnodes), who hear of all that is there and of every change. Rule 1 is
 // in the order of the turn (shard.cc); here nothing depends on when it is called.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <type_traits>
@@ -54,16 +55,8 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
   switch (static_cast<CrossingType>(bytes[0])) {
     case CrossingType::kInterestReplay:
       return on_replay(bytes);
-    case CrossingType::kLiteralInterest: {
-      LiteralInterestRecord record;
-      std::memcpy(&record, bytes, sizeof(record));
-      Account& account = this->account(record.account);
-      account.side(record.side).set_remote_literal(from, record.hash, record.interested);
-      account.changed(record.side);
-      if (record.interested) account.note_new_interest(record.side, now_ns_);
-      peers_[from].origin = kNoOrigin;
-      return;
-    }
+    case CrossingType::kLiteralInterest:
+      return on_literals(from, bytes);
     case CrossingType::kTextsFollow:
       peers_[from].sends_texts = true;
       return;
@@ -83,6 +76,19 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
     default:
       return on_interest(from, bytes);
   }
+}
+
+void Shard::on_literals(uint32_t from, const char* bytes) {
+  LiteralInterestRecord record;
+  std::memcpy(&record, bytes, sizeof(record));
+  std::array<uint64_t, LiteralInterestRecord::kMost> hashes;
+  std::memcpy(hashes.data(), bytes + sizeof(record), record.count * sizeof(uint64_t));
+  Account& account = this->account(record.account);
+  account.side(record.side)
+      .set_remote_literals(from, {hashes.data(), record.count}, record.interested, record.void_ones);
+  account.changed(record.side);
+  if ((record.interested & ~record.void_ones) != 0) account.note_new_interest(record.side, now_ns_);
+  peers_[from].origin = kNoOrigin;
 }
 
 void Shard::on_interest(uint32_t from, const char* bytes) {
@@ -108,24 +114,22 @@ void Shard::on_interest(uint32_t from, const char* bytes) {
 // ---------------------------------------------------------------------------------------------------- to other shards
 
 template <class Record>
-void Shard::tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause) {
+void Shard::tell_interest(const Record& record, std::string_view subject, std::string_view queue, Session& cause,
+                          [[maybe_unused]] bool still_wanted) {
   const auto fill = [&](char* to) {
     std::memcpy(to, &record, sizeof(record));
     put(put(to + sizeof(record), subject), queue);
   };
   for (Peer& peer : peers_) {
     if (peer.out == nullptr) continue;
-    ++ring_counters_.records_out;
     if constexpr (std::is_same_v<Record, InterestRecord>) {
       if (record.literal && !peer.wants_texts) {
-        const LiteralInterestRecord brief{
-            .interested = record.interested, .side = record.side, .account = record.account, .hash = record.hash};
-        ring_counters_.bytes_out += sizeof(brief);
-        peer.quiet_bytes += sizeof(brief);
-        write_interest(peer, &brief, sizeof(brief), &cause);
+        if (still_wanted) peer.literals.still_wanted(record.hash);
+        else tell_literal(peer, record.side, record.account, record.hash, record.interested, cause);
         continue;
       }
     }
+    ++ring_counters_.records_out;
     ring_counters_.bytes_out += record.size();
     peer.quiet_bytes += record.size();
     if (record.size() > peer.out->interest.max_record()) {
@@ -142,6 +146,33 @@ void Shard::tell_interest(const Record& record, std::string_view subject, std::s
   }
 }
 
+// A literal's first subscription has come, or its last one gone.
+void Shard::tell_literal(Peer& peer, Side side, uint32_t account, uint64_t hash, bool interested, Session& cause) {
+  if (peer.interest_overflow.empty() || !rules.overflow_in_order) [[likely]] {
+    if (peer.literals.add(peer.out->interest, side, account, hash, interested)) [[likely]]
+      return;
+  }
+  const LiteralInterestRecord record{.side = side, .count = 1, .account = account, .interested = interested ? 1u : 0u};
+  ++ring_counters_.records_out;
+  ring_counters_.bytes_out += record.size();
+  peer.quiet_bytes += record.size();
+  char* const to = begin_interest(peer, record.size(), &cause);
+  std::memcpy(to, &record, sizeof(record));
+  std::memcpy(to + sizeof(record), &hash, sizeof(hash));
+  end_interest(peer, record.size());
+}
+
+// The same to all shards, if it is anything to them.
+inline void Shard::tell_literal(const Account& account, Side side, const InterestChange& change, Session& cause) {
+  if (change.kind == InterestChange::Kind::kNone) return;
+  const bool still_wanted = change.kind == InterestChange::Kind::kLast && change.wanted;
+  for (Peer& peer : peers_) {
+    if (peer.out == nullptr) continue;
+    if (still_wanted) peer.literals.still_wanted(change.hash);
+    else tell_literal(peer, side, account.number, change.hash, change.wanted, cause);
+  }
+}
+
 // A small record that is there already.
 void Shard::write_interest(Peer& peer, const void* bytes, uint32_t size, Session* cause) {
   std::memcpy(begin_interest(peer, size, cause), bytes, size);
@@ -151,11 +182,16 @@ void Shard::write_interest(Peer& peer, const void* bytes, uint32_t size, Session
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
 Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
-                                      std::string_view queue) {
+                                      std::string_view queue, bool literal) {
   auto* sub = new (subscriptions_.allocate()) Subscription(&session, sid);
   Account& account = *session.account;
-  interest_changed(account, Side::kClients, account.sublist.insert(*sub, subject, queue), true, subject, queue,
-                   kNoOrigin, session);
+  const InterestChange change = account.sublist.insert(*sub, subject, queue, literal);
+  if (change.literal && hashes_are_enough()) [[likely]] {
+    account.note_new_interest(Side::kClients, now_ns_);
+    tell_literal(account, Side::kClients, change, session);
+    return sub;
+  }
+  interest_changed(account, Side::kClients, change, true, subject, queue, kNoOrigin, session);
   return sub;
 }
 
@@ -187,9 +223,19 @@ bool Shard::remove_peer_interest(PeerSession& session, Account& account, Side si
   return true;
 }
 
-void Shard::remove_subscription(Subscription& sub) {
+void Shard::remove_forgotten(Subscription& sub) {
   Session& session = *sub.session;
-  session.forget(sub);
+  InterestChange change;
+  if (!sub.peer && hashes_are_enough() && session.account->sublist.remove_lone_literal(sub, change)) [[likely]]
+    tell_literal(*session.account, Side::kClients, change, session);
+  else remove_with_texts(sub);
+  if (sub.limited) limits_.erase(&sub);
+  sub.~Subscription();
+  subscriptions_.release(&sub);
+}
+
+void Shard::remove_with_texts(Subscription& sub) {
+  Session& session = *sub.session;
   Account& account = sub.peer ? this->account(sub.peer_place().account) : *session.account;
   const Side side = sub.side;
   Sublist& sublist = account.side(side);
@@ -197,26 +243,23 @@ void Shard::remove_subscription(Subscription& sub) {
   if (shard_count_ == 1 && listeners_.empty() && !of_leaf) {
     sublist.remove(sub);
     account.changed(side);
-  } else {
-    // The index may forget the texts with this subscription.
-    std::string_view subject = sublist.subject_of(sub), queue = sublist.queue_of(sub);
-    std::array<char, 512> nearly_always;
-    std::string otherwise;
-    char* texts = nearly_always.data();
-    if (subject.size() + queue.size() > nearly_always.size()) {
-      otherwise.resize(subject.size() + queue.size());
-      texts = otherwise.data();
-    }
-    put(put(texts, subject), queue);
-    subject = {texts, subject.size()};
-    queue = {texts + subject.size(), queue.size()};
-    const InterestChange change = sublist.remove(sub);
-    if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
-    interest_changed(account, side, change, false, subject, queue, sub.peer ? sub.origin() : kNoOrigin, session);
+    return;
   }
-  if (sub.limited) limits_.erase(&sub);
-  sub.~Subscription();
-  subscriptions_.release(&sub);
+  // The index may forget the texts with this subscription.
+  std::string_view subject = sublist.subject_of(sub), queue = sublist.queue_of(sub);
+  std::array<char, 512> nearly_always;
+  std::string otherwise;
+  char* texts = nearly_always.data();
+  if (subject.size() + queue.size() > nearly_always.size()) {
+    otherwise.resize(subject.size() + queue.size());
+    texts = otherwise.data();
+  }
+  put(put(texts, subject), queue);
+  subject = {texts, subject.size()};
+  queue = {texts + subject.size(), queue.size()};
+  const InterestChange change = sublist.remove(sub);
+  if (sub.peer) tell_origin(sub, -int64_t{sub.weight()}, change, subject, queue, session);
+  interest_changed(account, side, change, false, subject, queue, sub.peer ? sub.origin() : kNoOrigin, session);
 }
 
 void Shard::remove_subscriptions(std::span<Subscription* const> subs) {
@@ -256,15 +299,19 @@ void Shard::interest_changed(Account& account, Side side, const InterestChange& 
   account.changed(side);
   if (interested) account.note_new_interest(side, now_ns_);
   if (shard_count_ > 1 && change.kind != InterestChange::Kind::kNone) {
-    InterestRecord record{.interested = change.literal ? change.wanted : interested,
-                          .side = side,
-                          .literal = change.literal,
-                          .account = account.number,
-                          .weight = change.weight,
-                          .subject_size = static_cast<uint32_t>(subject.size()),
-                          .queue_size = static_cast<uint32_t>(queue.size()),
-                          .hash = change.hash};
-    tell_interest(record, subject, queue, cause);
+    if (change.literal && !texts_are_wanted_) {
+      tell_literal(account, side, change, cause);
+    } else {
+      InterestRecord record{.interested = change.literal ? change.wanted : interested,
+                            .side = side,
+                            .literal = change.literal,
+                            .account = account.number,
+                            .weight = change.weight,
+                            .subject_size = static_cast<uint32_t>(subject.size()),
+                            .queue_size = static_cast<uint32_t>(queue.size()),
+                            .hash = change.hash};
+      tell_interest(record, subject, queue, cause, change.literal && !interested && change.wanted);
+    }
   }
   if (!listeners_.empty()) tell_listeners(account, side, subject, queue, origin);
 }
@@ -290,7 +337,7 @@ void Shard::listen_to_interest(InterestListener& listener) {
     Peer& peer = peers_[n];
     if (peer.out == nullptr || std::exchange(peer.asked_for_texts, true)) continue;
     server_.shards[n]->post([to = index_](Shard& shard) {
-      shard.peers_[to].wants_texts = true;
+      shard.peers_[to].wants_texts = shard.texts_are_wanted_ = true;
       const TextsFollowRecord record;
       shard.write_interest(shard.peers_[to], &record, sizeof(record), nullptr);
       return true;

@@ -132,7 +132,7 @@ bool has_empty_token(std::string_view rest, bool more) {
 
 }  // namespace
 
-bool is_valid_subject(std::string_view subject) {
+SubjectForm form_of(std::string_view subject) {
 #if defined(__SSE2__)
   // Nearly always: up to 64 bytes with neither wildcards nor blanks, so that dots are all there is to look at.
   const size_t size = subject.size();
@@ -151,12 +151,17 @@ bool is_valid_subject(std::string_view subject) {
     look(size - 16);
     if (_mm_movemask_epi8(other) == 0) {
       const uint64_t ends = uint64_t{1} | uint64_t{1} << (size - 1);
-      return (dots & (dots << 1 | ends)) == 0;
+      return (dots & (dots << 1 | ends)) == 0 ? SubjectForm::kLiteral : SubjectForm::kInvalid;
     }
   }
 #endif
-  return subject.size() <= kMaxSubjectBytes && scan(subject).valid;
+  if (subject.size() > kMaxSubjectBytes) return SubjectForm::kInvalid;
+  const Scan found = scan(subject);
+  if (!found.valid) return SubjectForm::kInvalid;
+  return found.wildcard ? SubjectForm::kPattern : SubjectForm::kLiteral;
 }
+
+bool is_valid_subject(std::string_view subject) { return form_of(subject) != SubjectForm::kInvalid; }
 
 bool is_literal(std::string_view subject) {
   // Nearly always there is neither character, whole token or not; every SUB asks.

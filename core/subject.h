@@ -22,6 +22,10 @@ bool is_valid_subject(std::string_view subject);
 // Has no wildcard token. Says nothing about validity.
 bool is_literal(std::string_view subject);
 
+// Both in one look, for every SUB.
+enum class SubjectForm : uint8_t { kInvalid, kLiteral, kPattern };
+SubjectForm form_of(std::string_view subject);
+
 // What a pedantic client may publish to: valid and literal.
 inline bool is_valid_publish_subject(std::string_view subject) {
   return is_literal(subject) && is_valid_subject(subject);

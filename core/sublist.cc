@@ -3,10 +3,10 @@
 // on a busy 2-core VM, so read the ratios: random subjects 1.2 us against 4.8, 4096 subjects 107 ns against 134, churn
 // 207 ns against 315, 98 bytes per subscription against 135. Where no pattern is involved both are the same literal
 // table: 30 ns a match over 4096 subjects, 160 to 185 ns at random over 1 M and 250 to 330 over 10 M (125 to 160 and
-// 200 to 225 when prepared ahead), 97 and 92 bytes a subscription with the Subscription itself. The prototypes before
-// it said the same at 1 M and 10 M (shape hash 256 to 446 ns cold and 25 hot, flat trie 560 to 970 and 130 to 230). The
-// trie remains for what would make a shape list long: it bounds the work a hostile client can cause per match, and
-// nothing else uses it.
+// 200 to 225 when prepared ahead), 97 and 92 bytes a subscription with the Subscription itself (40 then). The
+// prototypes before it said the same at 1 M and 10 M (shape hash 256 to 446 ns cold and 25 hot, flat trie 560 to 970
+// and 130 to 230). The trie remains for what would make a shape list long: it bounds the work a hostile client can
+// cause per match, and nothing else uses it.
 //
 // The order of a match: literal probe first, as nearly all interest is literal, then, only if patterns could take part,
 // the cache, then the shapes. A literal remembers the generation at which no pattern matched it, so it stays one probe
@@ -16,24 +16,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <new>
 
 #include "core/subject.h"
 
 namespace peregrine::core {
 namespace {
-
-// Subscription::entry is an Entry* for a plain subscription and a Group* with this bit set for a queue one.
-constexpr uintptr_t kGroupTag = 1;
-
-void* tag_group(Group* group) { return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(group) | kGroupTag); }
-Group* group_behind(const Subscription& sub) {
-  const auto bits = reinterpret_cast<uintptr_t>(sub.entry);
-  return (bits & kGroupTag) ? reinterpret_cast<Group*>(bits & ~kGroupTag) : nullptr;
-}
-Entry* entry_behind(const Subscription& sub) {
-  const Group* group = group_behind(sub);
-  return group != nullptr ? group->entry : static_cast<Entry*>(sub.entry);
-}
 
 // Finding a group by name scans up to this many.
 constexpr size_t kScannedGroups = 16;
@@ -43,21 +31,12 @@ void give_back(std::vector<T>& vector) {
   if (vector.capacity() > 16 && vector.size() < vector.capacity() / 4) vector.shrink_to_fit();
 }
 
-// Takes members[position] out in O(1); the last one moves there.
-void take_out(std::vector<Subscription*>& members, uint32_t position) {
-  Subscription* const last = members.back();
-  members[position] = last;
-  last->position = position;
-  members.pop_back();
-  give_back(members);
-}
-
 uint64_t heap_bytes(const Group& group) {
-  return sizeof(Group) + sizeof(QueueGroup) + sizeof(std::unique_ptr<Group>) + group.queue.capacity() +
-         group.members.capacity() * sizeof(Subscription*) + group.remote.capacity() * sizeof(ShardWeight);
+  return sizeof(QueueGroup) + sizeof(Group*) + group.queue.capacity() + group.members.heap_bytes() +
+         group.remote.capacity() * sizeof(ShardWeight);
 }
 
-uint64_t heap_bytes(const Crowd& crowd) { return sizeof(Crowd) + crowd.plain.capacity() * sizeof(Subscription*); }
+uint64_t heap_bytes(const Crowd& crowd) { return sizeof(Crowd) + crowd.plain.heap_bytes(); }
 
 // Keeps crowd_bytes_ right across a change: what the object takes before and after.
 template <class T>
@@ -81,7 +60,9 @@ Sublist::Sublist(HashKey key, uint32_t shard, uint32_t account) : hash_(key.k0, 
 
 Sublist::~Sublist() {
   for_each_entry([](const Entry& entry) {
-    if (entry.crowded) delete entry.crowd;
+    if (!entry.crowded) return;
+    for (Group* group : entry.crowd->groups) group->~Group();
+    delete entry.crowd;
   });
 }
 
@@ -92,7 +73,7 @@ Entry* Sublist::find_entry(std::string_view subject) const {
   return active_ == nullptr ? nullptr : active_->patterns.find(subject);
 }
 
-Entry* Sublist::find_or_create_pattern(std::string_view subject) {
+EntrySlab::Ref Sublist::find_or_create_pattern(std::string_view subject) {
   if (wild_ == nullptr) wild_ = std::make_unique<Wild>(hash_, slab_);
   active_ = wild_.get();
   return wild_->patterns.find_or_create(subject);
@@ -101,21 +82,29 @@ Entry* Sublist::find_or_create_pattern(std::string_view subject) {
 Entry* Sublist::entry_to_change(std::string_view subject) {
   const bool literal = is_literal(subject);
   const uint64_t hash = literal ? hash_(subject) : 0;
-  Entry* entry = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
+  Entry* entry = entry_at(literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject));
   touch(*entry, hash);
   return entry;
 }
 
-Entry* Sublist::find_or_create_literal(std::string_view subject, uint64_t hash) {
-  assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
-  if (Entry* found = find_literal(hash, subject)) return found;
+[[gnu::always_inline]] inline EntrySlab::Ref Sublist::make_literal(std::string_view subject) {
   const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(subject.size(), false));
   Entry* entry = entry_at(ref);
   std::memset(static_cast<void*>(entry), 0, Entry::kHeader);
   entry->text_size = static_cast<uint32_t>(subject.size());
-  std::memcpy(const_cast<char*>(entry->text_data()), subject.data(), subject.size());
-  literals_.insert({tag_of(hash), ref});
-  return entry;
+  put(const_cast<char*>(entry->text_data()), subject);
+  return ref;
+}
+
+EntrySlab::Ref Sublist::find_or_create_literal(std::string_view subject, uint64_t hash) {
+  assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
+  EntrySlot* vacancy;
+  const EntrySlot* slot = literals_.find(
+      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); }, vacancy);
+  if (slot != nullptr) return slot->ref;
+  const EntrySlab::Ref ref = make_literal(subject);
+  literals_.insert_at(vacancy, {tag_of(hash), ref});
+  return ref;
 }
 
 void Sublist::erase_entry_if_empty(Entry* entry, uint64_t hash) {
@@ -139,7 +128,7 @@ void Sublist::erase_entry_if_empty(Entry* entry, uint64_t hash) {
 
 // Has a plain subscription that other shards know by this hash. Their interest must not end with the first of two
 // subjects they cannot tell apart.
-bool Sublist::wants_literal(uint64_t hash) const {
+[[gnu::always_inline]] inline bool Sublist::wants_literal(uint64_t hash) const {
   return literals_.find(tag_of(hash), [&](const EntrySlot& slot) {
     const Entry& entry = *entry_at(slot.ref);
     return has_plain(entry) && RemoteSlot::confuses(hash_(entry.text()), hash);
@@ -158,10 +147,7 @@ void Sublist::touch(const Entry& entry, uint64_t hash) {
 Crowd& Sublist::crowd_of(Entry* entry) {
   if (!entry->crowded) {
     auto* crowd = new Crowd;
-    if (entry->only != nullptr) {
-      entry->only->position = 0;
-      crowd->plain.push_back(entry->only);
-    }
+    if (entry->only != nullptr) crowd->plain.add(entry->only);
     entry->crowd = crowd;
     entry->crowded = 1;
     crowd_bytes_ += heap_bytes(*crowd);
@@ -174,7 +160,7 @@ void Sublist::thin_out(Entry* entry) {
   if (!entry->crowded) return;
   Crowd* crowd = entry->crowd;
   if (!crowd->groups.empty() || crowd->plain.size() > 1) return;
-  Subscription* const left = crowd->plain.empty() ? nullptr : crowd->plain.front();
+  Subscription* const left = crowd->plain.empty() ? nullptr : crowd->plain.list().front();
   crowd_bytes_ -= heap_bytes(*crowd);
   delete crowd;
   entry->only = left;
@@ -186,8 +172,8 @@ Group* Sublist::find_group_named(const Crowd& crowd, std::string_view queue) con
     const auto found = crowd.by_name->find(queue);
     return found == crowd.by_name->end() ? nullptr : found->second;
   }
-  for (const auto& group : crowd.groups) {
-    if (group->queue == queue) return group.get();
+  for (Group* group : crowd.groups) {
+    if (group->queue == queue) return group;
   }
   return nullptr;
 }
@@ -198,14 +184,15 @@ Group* Sublist::find_or_create_group(Entry* entry, std::string_view queue) {
   // By name alone: members of `q` on `foo` and on `foo.>` are one group for a message that reaches both.
   const uint64_t id = group_id(queue);
   const auto index = static_cast<uint32_t>(crowd.groups.size());
-  crowd.groups.push_back(std::make_unique<Group>(entry, index, id, queue));
-  Group* group = crowd.groups.back().get();
+  const EntrySlab::Ref ref = slab_.allocate(sizeof(Group));
+  auto* group = new (slab_.at(ref)) Group(entry, ref, index, id, queue);
+  crowd.groups.push_back(group);
   crowd.views.push_back(group->view());
   if (crowd.by_name != nullptr) {
     crowd.by_name->emplace(group->queue, group);
   } else if (crowd.groups.size() > kScannedGroups) {
     crowd.by_name = std::make_unique<GroupsByName>(0, hash_);
-    for (const auto& each : crowd.groups) crowd.by_name->emplace(each->queue, each.get());
+    for (Group* each : crowd.groups) crowd.by_name->emplace(each->queue, each);
   }
   crowd_bytes_ += heap_bytes(*group);
   return group;
@@ -221,7 +208,7 @@ void Sublist::erase_group_if_empty(Group* group) {
   }
   const uint32_t index = group->index;
   if (index + 1 != crowd.groups.size()) {
-    crowd.groups[index] = std::move(crowd.groups.back());
+    crowd.groups[index] = crowd.groups.back();
     crowd.groups[index]->index = index;
     crowd.views[index] = crowd.views.back();
   }
@@ -229,57 +216,84 @@ void Sublist::erase_group_if_empty(Group* group) {
   crowd.views.pop_back();
   give_back(crowd.groups);
   give_back(crowd.views);
+  const EntrySlab::Ref ref = group->ref;
+  group->~Group();
+  slab_.release(ref, sizeof(Group));
 }
 
 // ---- subscriptions
 
-InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue) {
-  assert(sub.entry == nullptr);
-  const bool literal = is_literal(subject);
-  const uint64_t hash = literal ? hash_(subject) : 0;
-  Entry* entry = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
-  touch(*entry, hash);
+InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue, bool literal) {
+  assert(sub.entry == 0);
   subscriptions_++;
   inserts_++;
+  if (literal && queue.empty()) [[likely]]
+    return insert_literal(sub, subject);
+  const uint64_t hash = literal ? hash_(subject) : 0;
+  const EntrySlab::Ref ref = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
+  Entry* entry = entry_at(ref);
+  touch(*entry, hash);
   if (!queue.empty()) {
     Group* group = find_or_create_group(entry, queue);
     {
       const Measured measured(crowd_bytes_, *group);
-      sub.position = static_cast<uint32_t>(group->members.size());
-      group->members.push_back(&sub);
+      group->members.add(&sub);
       group->local_weight += sub.weight();
     }
-    sub.entry = tag_group(group);
+    sub.entry = group->ref;
+    sub.grouped = true;
     refresh(*group);
     return {.kind = InterestChange::Kind::kWeight, .weight = static_cast<uint32_t>(group->local_weight)};
   }
-  sub.entry = entry;
-  InterestChange change{.kind = InterestChange::Kind::kFirst, .literal = literal, .wanted = true, .hash = hash};
+  sub.entry = ref;
+  return add_plain(sub, entry, {.kind = InterestChange::Kind::kFirst, .wanted = true});
+}
+
+// What nearly every SUB is, in one go.
+InterestChange Sublist::insert_literal(Subscription& sub, std::string_view subject) {
+  assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
+  const uint64_t hash = hash_(subject);
+  if (active_ != nullptr) active_->cache.erase(hash);
+  const InterestChange change{.kind = InterestChange::Kind::kFirst, .literal = true, .wanted = true, .hash = hash};
+  EntrySlot* vacancy;
+  const EntrySlot* slot = literals_.find(
+      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); }, vacancy);
+  if (slot != nullptr) [[unlikely]] {
+    sub.entry = slot->ref;
+    return add_plain(sub, entry_at(slot->ref), change);
+  }
+  sub.entry = make_literal(subject);
+  entry_at(sub.entry)->only = &sub;
+  literals_.insert_at(vacancy, {tag_of(hash), sub.entry});
+  return change;
+}
+
+InterestChange Sublist::add_plain(Subscription& sub, Entry* entry, InterestChange change) {
   if (!entry->crowded && entry->only == nullptr) {
     entry->only = &sub;
-    sub.position = 0;
     return change;
   }
   Crowd& crowd = crowd_of(entry);
   const Measured measured(crowd_bytes_, crowd);
-  sub.position = static_cast<uint32_t>(crowd.plain.size());
-  crowd.plain.push_back(&sub);
+  crowd.plain.add(&sub);
   if (crowd.plain.size() > 1) change.kind = InterestChange::Kind::kNone;
   return change;
 }
 
 InterestChange Sublist::remove(Subscription& sub) {
-  assert(sub.entry != nullptr);
+  assert(sub.entry != 0);
+  InterestChange change;
+  if (remove_lone_literal(sub, change)) return change;
+  subscriptions_--;
+  removes_++;
   Entry* entry = entry_behind(sub);
   const uint64_t hash = hash_of(*entry);
   touch(*entry, hash);
-  subscriptions_--;
-  removes_++;
-  InterestChange change{.literal = !entry->pattern, .hash = hash};
+  change = {.literal = !entry->pattern, .hash = hash};
   if (Group* group = group_behind(sub)) {
     {
       const Measured measured(crowd_bytes_, *group);
-      take_out(group->members, sub.position);
+      group->members.remove(&sub);
       group->local_weight -= sub.weight();
     }
     refresh(*group);
@@ -287,31 +301,47 @@ InterestChange Sublist::remove(Subscription& sub) {
     erase_group_if_empty(group);
   } else if (entry->crowded) {
     const Measured measured(crowd_bytes_, *entry->crowd);
-    take_out(entry->crowd->plain, sub.position);
+    entry->crowd->plain.remove(&sub);
     if (entry->crowd->plain.empty()) change.kind = InterestChange::Kind::kLast;
   } else {
     entry->only = nullptr;
     change.kind = InterestChange::Kind::kLast;
   }
-  sub.entry = nullptr;
+  sub.entry = 0;
+  sub.grouped = false;
   thin_out(entry);
   erase_entry_if_empty(entry, hash);
   if (change.literal && change.kind == InterestChange::Kind::kLast) change.wanted = wants_literal(hash);
   return change;
 }
 
-void Sublist::prefetch_entry(const Subscription& sub) const {
-  const Group* group = group_behind(sub);
-  __builtin_prefetch(group != nullptr ? static_cast<const void*>(group) : sub.entry);
-}
+void Sublist::prefetch_entry(const Subscription& sub) const { __builtin_prefetch(slab_.at(sub.entry)); }
 
 void Sublist::prefetch_slot(const Subscription& sub) const {
   const Entry& entry = *entry_behind(sub);
   if (!entry.pattern) literals_.prefetch(tag_of(hash_(entry.text())));
 }
 
+// What nearly every UNSUB is: the entry goes with its only subscription.
+bool Sublist::remove_lone_literal(Subscription& sub, InterestChange& change) {
+  assert(sub.entry != 0);
+  if (sub.grouped) return false;
+  const EntrySlab::Ref ref = sub.entry;
+  const Entry* entry = entry_at(ref);
+  if (entry->crowded || entry->pattern) return false;
+  subscriptions_--;
+  removes_++;
+  const uint64_t hash = hash_(entry->text());
+  if (active_ != nullptr) active_->cache.erase(hash);
+  literals_.erase(literals_.find(tag_of(hash), [&](const EntrySlot& each) { return each.ref == ref; }));
+  slab_.release(ref, entry->cell_bytes());
+  sub.entry = 0;
+  change = {.kind = InterestChange::Kind::kLast, .literal = true, .wanted = wants_literal(hash), .hash = hash};
+  return true;
+}
+
 InterestChange Sublist::set_weight(Subscription& sub, uint32_t weight) {
-  assert(sub.entry != nullptr && sub.peer && weight > 0);
+  assert(sub.entry != 0 && sub.peer && weight > 0);
   Group* group = group_behind(sub);
   const uint32_t before = sub.weight();
   sub.set_weight(weight);
@@ -338,7 +368,7 @@ uint32_t Sublist::local_interest(std::string_view subject, std::string_view queu
   if (group == nullptr) return 0;
   uint64_t weight = group->local_weight;
   if (except != nullptr || except_origin != kNoOrigin) {
-    for (const Subscription* sub : group->members) weight -= left_out(sub) ? sub->weight() : 0;
+    for (const Subscription* sub : group->members.list()) weight -= left_out(sub) ? sub->weight() : 0;
   }
   return static_cast<uint32_t>(std::min<uint64_t>(weight, UINT32_MAX / 2));
 }
@@ -360,7 +390,7 @@ Subscription* Sublist::find_of(const Session& session, std::string_view subject,
   if (queue.empty()) {
     among = match_of(*entry).plain;
   } else if (entry->crowded) {
-    if (const Group* group = find_group_named(*entry->crowd, queue)) among = group->members;
+    if (const Group* group = find_group_named(*entry->crowd, queue)) among = group->members.list();
   }
   const auto found = std::find_if(among.begin(), among.end(), [&](const Subscription* sub) {
     return sub->session == &session && sub->origin() == origin;
@@ -383,7 +413,7 @@ void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interest
   assert(shard < kMaxShards && shard != shard_);
   const ShardSet bit = ShardSet{1} << shard;
   if (is_literal(subject)) return set_remote_literal(shard, hash_(subject), interested);
-  Entry* entry = interested ? find_or_create_pattern(subject) : find_entry(subject);
+  Entry* entry = interested ? entry_at(find_or_create_pattern(subject)) : find_entry(subject);
   if (entry == nullptr || ((entry->shards() & bit) != 0) == interested) return;
   touch(*entry, 0);
   entry->shards() ^= bit;
@@ -399,15 +429,28 @@ void Sublist::set_remote_literal(uint32_t shard, uint64_t hash, bool interested)
   }
   RemoteTable& table = shard < kEach ? remote_ : (*remote_more_)[shard / kEach - 1];
   const auto bit = static_cast<uint16_t>(1u << (shard % kEach));
-  RemoteSlot* slot = find_remote(table, hash);
+  RemoteSlot* vacancy;
+  RemoteSlot* slot = table.find(
+      tag_of(hash), [&](const RemoteSlot& each) { return each.is(hash); }, vacancy);
   // First of all: the bit may be set for another subject of the same 48 bits, and this one's cached match lack it.
   if (active_ != nullptr) active_->cache.erase(hash);
   if ((slot != nullptr && (slot->shards & bit) != 0) == interested) return;
-  if (slot == nullptr) table.insert({tag_of(hash), RemoteSlot::next_of(hash), bit});
+  if (slot == nullptr) table.insert_at(vacancy, {tag_of(hash), RemoteSlot::next_of(hash), bit});
   else if (slot->shards == bit) table.erase(slot);
   else slot->shards ^= bit;
   if (shard >= kEach && std::ranges::all_of(*remote_more_, [](const RemoteTable& each) { return each.empty(); }))
     remote_more_.reset();
+}
+
+void Sublist::set_remote_literals(uint32_t shard, std::span<const uint64_t> hashes, uint64_t interested,
+                                  uint64_t left_out) {
+  // A large table is not in the caches: all slots are fetched at once, not one after the other.
+  if (remote_.size() > kLarge) {
+    for (const uint64_t hash : hashes) remote_.prefetch(tag_of(hash));
+  }
+  for (size_t n = 0; n < hashes.size(); ++n) {
+    if ((left_out >> n & 1) == 0) set_remote_literal(shard, hashes[n], (interested >> n & 1) != 0);
+  }
 }
 
 ShardSet Sublist::more_remote_shards(uint64_t hash) const {
@@ -451,7 +494,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
   if (!entry.crowded) {
     match.plain = {&entry.only, entry.only == nullptr ? size_t{0} : size_t{1}};
   } else {
-    match.plain = entry.crowd->plain;
+    match.plain = entry.crowd->plain.list();
     match.groups = entry.crowd->views;
   }
   if (entry.pattern) match.shards = entry.shards();

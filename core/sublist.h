@@ -71,9 +71,15 @@ class Sublist {
   Sublist& operator=(const Sublist&) = delete;
 
   // `subject` must be a valid subscription subject (subject.h) and `queue` empty for a plain subscription. Several
-  // subscriptions to one subject, also by one session, are all kept. Sets sub.entry and sub.position.
-  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue);
+  // subscriptions to one subject, also by one session, are all kept. Sets sub.entry and sub.grouped.
+  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue) {
+    return insert(sub, subject, queue, is_literal(subject));
+  }
+  // For who knows whether it is_literal().
+  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue, bool literal);
   InterestChange remove(Subscription& sub);
+  // The same if it is the only subscription of a literal subject; else false, and nothing is done.
+  bool remove_lone_literal(Subscription& sub, InterestChange& change);
 
   // Ahead of remove(), in two steps, the second when what the first fetches has arrived.
   void prefetch_entry(const Subscription& sub) const;
@@ -111,6 +117,9 @@ class Sublist {
   // What other shards tell (InterestChange over the ring). Idempotent: setting what is set changes nothing.
   void set_remote(uint32_t shard, std::string_view subject, bool interested);
   void set_remote_literal(uint32_t shard, uint64_t hash, bool interested);  // InterestChange::hash
+  // The same of several, in order: bit n of `interested` is of hashes[n], which is left out if bit n of `left_out` is
+  // set. At most 64.
+  void set_remote_literals(uint32_t shard, std::span<const uint64_t> hashes, uint64_t interested, uint64_t left_out);
   void set_remote_queue(uint32_t shard, std::string_view subject, std::string_view queue, uint32_t weight);
 
   // Who gets a message published on `subject`. Wildcards in it are taken literally as tokens (parity.md 1.4-04).
@@ -141,9 +150,9 @@ class Sublist {
         if (entry.only != nullptr) visit(*entry.only);
         return;
       }
-      for (Subscription* sub : entry.crowd->plain) visit(*sub);
-      for (const auto& group : entry.crowd->groups) {
-        for (Subscription* sub : group->members) visit(*sub);
+      for (Subscription* sub : entry.crowd->plain.list()) visit(*sub);
+      for (const Group* group : entry.crowd->groups) {
+        for (Subscription* sub : group->members.list()) visit(*sub);
       }
     });
   }
@@ -156,9 +165,9 @@ class Sublist {
     if (!entry->crowded) {
       if (queue.empty() && entry->only != nullptr) visit(*entry->only);
     } else if (queue.empty()) {
-      for (Subscription* sub : entry->crowd->plain) visit(*sub);
+      for (Subscription* sub : entry->crowd->plain.list()) visit(*sub);
     } else if (const Group* group = find_group_named(*entry->crowd, queue)) {
-      for (Subscription* sub : group->members) visit(*sub);
+      for (Subscription* sub : group->members.list()) visit(*sub);
     }
   }
 
@@ -214,6 +223,12 @@ class Sublist {
   };
 
   Entry* entry_at(EntrySlab::Ref ref) const { return static_cast<Entry*>(slab_.at(ref)); }
+  Group* group_behind(const Subscription& sub) const {
+    return sub.grouped ? static_cast<Group*>(slab_.at(sub.entry)) : nullptr;
+  }
+  Entry* entry_behind(const Subscription& sub) const {
+    return sub.grouped ? group_behind(sub)->entry : entry_at(sub.entry);
+  }
   [[gnu::always_inline]] Entry* find_literal(uint64_t hash, std::string_view subject) const {
     const EntrySlot* slot =
         literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); });
@@ -231,13 +246,16 @@ class Sublist {
   }
   ShardSet more_remote_shards(uint64_t hash) const;
   Entry* find_entry(std::string_view subject) const;
-  Entry* find_or_create_literal(std::string_view subject, uint64_t hash);
-  Entry* find_or_create_pattern(std::string_view subject);
+  EntrySlab::Ref find_or_create_literal(std::string_view subject, uint64_t hash);
+  EntrySlab::Ref find_or_create_pattern(std::string_view subject);
+  EntrySlab::Ref make_literal(std::string_view subject);
   // Finds or makes the entry of any subject, and makes cached matches forget it.
   Entry* entry_to_change(std::string_view subject);
   uint64_t hash_of(const Entry& entry) const { return entry.pattern ? 0 : hash_(entry.text()); }
   void erase_entry_if_empty(Entry* entry, uint64_t hash);
   bool wants_literal(uint64_t hash) const;
+  InterestChange insert_literal(Subscription& sub, std::string_view subject);
+  InterestChange add_plain(Subscription& sub, Entry* entry, InterestChange change);
   void touch(const Entry& entry, uint64_t hash);
 
   Crowd& crowd_of(Entry* entry);
@@ -260,7 +278,7 @@ class Sublist {
   static void visit_local(const Entry& entry, Visit&& visit) {
     if (has_plain(entry)) visit(entry.text(), std::string_view(), uint32_t{0});
     if (!entry.crowded) return;
-    for (const auto& group : entry.crowd->groups) {
+    for (const Group* group : entry.crowd->groups) {
       if (group->local_weight > 0)
         visit(entry.text(), std::string_view(group->queue), static_cast<uint32_t>(group->local_weight));
     }

@@ -16,32 +16,36 @@
 #include "core/hash.h"
 #include "core/match.h"
 #include "core/subject.h"
+#include "core/sublist_members.h"
+#include "core/sublist_slab.h"
 
 namespace peregrine::core {
 
 struct Entry;
 
-// The state behind one QueueGroup. A queue subscription's `entry` points here (tagged), a plain one's at its Entry.
+// The state behind one QueueGroup, in a slab cell. A queue subscription's `entry` is its `ref`, a plain one's that of
+// its Entry.
 struct Group {
-  Group(Entry* entry, uint32_t index, uint64_t id, std::string_view queue)
-      : entry(entry), id(id), index(index), queue(queue) {}
-  QueueGroup view() const { return {id, members, remote, remote_weight, local_weight}; }
+  Group(Entry* entry, EntrySlab::Ref ref, uint32_t index, uint64_t id, std::string_view queue)
+      : entry(entry), id(id), ref(ref), index(index), queue(queue) {}
+  QueueGroup view() const { return {id, members.list(), remote, remote_weight, local_weight}; }
 
   Entry* entry;
   uint64_t id;
   uint64_t remote_weight = 0;
   uint64_t local_weight = 0;
+  EntrySlab::Ref ref;
   uint32_t index;  // in Crowd::groups and Crowd::views
   std::string queue;
-  std::vector<Subscription*> members;
+  Members members;
   std::vector<ShardWeight> remote;
 };
 
 using GroupsByName = std::unordered_map<std::string_view, Group*, KeyedHash>;
 
 struct Crowd {
-  std::vector<Subscription*> plain;
-  std::vector<std::unique_ptr<Group>> groups;
+  Members plain;
+  std::vector<Group*> groups;
   std::vector<QueueGroup> views;  // parallel to groups: what a match hands out
   // Only with more than kScannedGroups: finding a queue by name must not become a walk.
   std::unique_ptr<GroupsByName> by_name;

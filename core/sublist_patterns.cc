@@ -225,13 +225,13 @@ Entry* PatternIndex::find(std::string_view pattern) const {
   return ref == 0 ? nullptr : entry_at(ref);
 }
 
-Entry* PatternIndex::find_or_create(std::string_view pattern) {
+EntrySlab::Ref PatternIndex::find_or_create(std::string_view pattern) {
   const Parsed parsed = parse(pattern);
   if (parsed.fits) {
-    if (const EntrySlot* slot = find_slot(parsed.key, pattern)) return entry_at(slot->ref);
+    if (const EntrySlot* slot = find_slot(parsed.key, pattern)) return slot->ref;
   }
   if (!trie_.empty()) {
-    if (const EntrySlab::Ref ref = trie_.find(pattern)) return entry_at(ref);
+    if (const EntrySlab::Ref ref = trie_.find(pattern)) return ref;
   }
 
   const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(pattern.size(), true));
@@ -265,7 +265,7 @@ Entry* PatternIndex::find_or_create(std::string_view pattern) {
     created_[entry->bucket]++;
   }
   touch(*entry);
-  return entry;
+  return ref;
 }
 
 void PatternIndex::touch(const Entry& entry) {

@@ -93,9 +93,9 @@ class PatternIndex {
 
   uint64_t size() const { return size_; }
   Entry* find(std::string_view pattern) const;
-  Entry* find_or_create(std::string_view pattern);  // a new one is zeroed but for text, bucket and `pattern`
-  void erase(Entry* entry);                         // frees it
-  void touch(const Entry& entry);                   // its subscribers changed: step `changed`
+  EntrySlab::Ref find_or_create(std::string_view pattern);  // a new one is zeroed but for text, bucket and `pattern`
+  void erase(Entry* entry);                                 // frees it
+  void touch(const Entry& entry);                           // its subscribers changed: step `changed`
 
   // Appends every pattern `subject` reaches.
   void collect(std::string_view subject, std::vector<Entry*>& out);

@@ -33,11 +33,6 @@ Slab<kUnit, kMaxCell, kMinChunk>::~Slab() {
 }
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
-bool Slab<kUnit, kMaxCell, kMinChunk>::has_room(const Chunk& chunk) const {
-  return chunk.free_unit != kNone || (size_t{chunk.used_units} + chunk.cell_units) * kUnit <= chunk.bytes;
-}
-
-template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 void Slab<kUnit, kMaxCell, kMinChunk>::link(uint32_t index) {
   Chunk& chunk = chunks_[index];
   uint32_t& head = roomy_[chunk.cell_units];
@@ -82,7 +77,7 @@ uint32_t Slab<kUnit, kMaxCell, kMinChunk>::add_chunk(uint32_t cell_units) {
 }
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
-typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>::allocate(size_t bytes) {
+typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>::allocate_new(size_t bytes) {
   if (bytes <= kMaxCell) [[likely]] {
     const auto cell_units = static_cast<uint32_t>((bytes + kUnit - 1) / kUnit);
     uint32_t index = roomy_[cell_units];
@@ -118,7 +113,7 @@ typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>:
 }
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
-void Slab<kUnit, kMaxCell, kMinChunk>::release(Ref ref, size_t bytes) {
+void Slab<kUnit, kMaxCell, kMinChunk>::release_slowly(Ref ref, size_t bytes) {
   if (ref & kLarge) {
     const uint32_t index = ref & ~kLarge;
     std::free(large_[index]);

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "core/huge_chunk.h"
@@ -30,8 +31,37 @@ class Slab {
   Slab& operator=(const Slab&) = delete;
 
   // Never returns 0; the cell is at least `bytes` long, 8-byte aligned (entries) or 4096 (segments), not cleared.
-  Ref allocate(size_t bytes);
-  void release(Ref ref, size_t bytes);  // `bytes` as given to allocate
+  Ref allocate(size_t bytes) {
+    if (bytes <= kMaxCell) [[likely]] {
+      const uint32_t index = roomy_[(bytes + kUnit - 1) / kUnit];
+      if (index != kNone) [[likely]] {
+        Chunk& chunk = chunks_[index];
+        const uint32_t unit = chunk.free_unit;
+        if (unit != kNone) {
+          std::memcpy(&chunk.free_unit, bases_[index] + size_t{unit} * kUnit, sizeof(uint32_t));
+          chunk.live++;
+          if (!has_room(chunk)) unlink(index);
+          return (index << kUnitBits) | unit;
+        }
+      }
+    }
+    return allocate_new(bytes);
+  }
+  // `bytes` as given to allocate.
+  void release(Ref ref, size_t bytes) {
+    if ((ref & kLarge) == 0) [[likely]] {
+      const uint32_t index = ref >> kUnitBits, unit = ref & kUnitMask;
+      Chunk& chunk = chunks_[index];
+      // It has a free cell, so it is among the roomy ones, and it is not the last one that goes.
+      if (chunk.free_unit != kNone && chunk.live > 1) [[likely]] {
+        std::memcpy(bases_[index] + size_t{unit} * kUnit, &chunk.free_unit, sizeof(uint32_t));
+        chunk.free_unit = unit;
+        chunk.live--;
+        return;
+      }
+    }
+    release_slowly(ref, bytes);
+  }
 
   void* at(Ref ref) const {
     if (ref & kLarge) [[unlikely]]
@@ -58,10 +88,14 @@ class Slab {
     uint16_t cell_units = 0;
   };
 
+  Ref allocate_new(size_t bytes);
+  void release_slowly(Ref ref, size_t bytes);
   uint32_t add_chunk(uint32_t cell_units);
   void link(uint32_t index);
   void unlink(uint32_t index);
-  bool has_room(const Chunk& chunk) const;
+  bool has_room(const Chunk& chunk) const {
+    return chunk.free_unit != kNone || (size_t{chunk.used_units} + chunk.cell_units) * kUnit <= chunk.bytes;
+  }
 
   std::vector<char*> bases_;
   std::vector<Chunk> chunks_;

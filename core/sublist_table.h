@@ -1,8 +1,8 @@
 // Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds),
 // so ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a
-// directory; a full segment is rebuilt a quarter larger, and at 64 KiB split in two. Load stays between 0.3 and 0.8.
-// Small tables are roomier and at most half full: their memory is nothing, and taking something out of a full one means
-// looking at all of its neighbours.
+// directory; a full segment is rebuilt an eighth larger, and at 64 KiB split in two. Load stays between 0.3 and 0.8,
+// and while a table only grows above 0.7. Small tables are roomier and at most half full: their memory is nothing, and
+// taking something out of a full one means looking at all of its neighbours.
 //
 // Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks
 // behind a slot at the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed;
@@ -57,6 +57,37 @@ class SlotTable {
     return nullptr;
   }
 
+  // The same; when there is none, `vacancy` is where a slot with this tag would go, for insert_at().
+  template <class Same>
+  [[gnu::always_inline]] Slot* find(uint32_t tag, Same&& same, Slot*& vacancy) const {
+    vacancy = nullptr;
+    if (size_ == 0) return nullptr;
+    const Segment& segment = directory_[segment_of(tag)];
+    Slot* const slots = segment.block->slots();
+    Slot* const end = slots + segment.capacity;
+    Slot* slot = slots + home(tag, segment.capacity);
+    while (!slot->empty()) {
+      if (slot->tag() == tag && same(*slot)) return slot;
+      if (++slot == end) slot = slots;
+    }
+    vacancy = slot;
+    return nullptr;
+  }
+
+  // With nothing inserted or erased since find() said so.
+  void insert_at(Slot* vacancy, Slot slot) {
+    if (vacancy != nullptr) [[likely]] {
+      const Segment& segment = directory_[segment_of(slot.tag())];
+      if (segment.block->count + 1 <= max_count(segment.capacity)) [[likely]] {
+        *vacancy = slot;
+        segment.block->count++;
+        size_++;
+        return;
+      }
+    }
+    insert(slot);
+  }
+
   void insert(Slot slot) {
     if (directory_.empty()) directory_.push_back(make_segment(kMinSegmentSlots, 0));
     uint32_t index = segment_of(slot.tag());
@@ -93,7 +124,8 @@ class SlotTable {
     segment.block->count--;
     size_--;
     if (size_ == 0) {
-      release();
+      // The smallest segment stays: a lone inbox that comes and goes would allocate every time.
+      if (depth_ != 0 || capacity != kMinSegmentSlots) release();
     } else if (shrinks && capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
       // Only if it becomes smaller for it: with what huge pages round up, it might be rebuilt alike for each erase.
       const uint32_t fitting = capacity_for(segment.block->count);
@@ -207,11 +239,11 @@ class SlotTable {
   static uint32_t min_count(uint32_t capacity) {
     return capacity <= kRoomySlots ? capacity / 8 : capacity / 4 + capacity / 20;
   }
-  // Load 0.67, of roomy ones 0.33; away from both bounds, or a few inserts and erases would rebuild a segment each.
+  // Load 0.72, of roomy ones 0.33; away from both bounds, or a few inserts and erases would rebuild a segment each.
   static uint32_t capacity_for(uint32_t count) {
     if (count <= kRoomySlots / 2 - kRoomySlots / 16)
       return std::clamp<uint32_t>((3 * count + 7) & ~7u, kMinSegmentSlots, kRoomySlots);
-    return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 2 + 7) & ~7u);
+    return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 4 + count / 8 + 7) & ~7u);
   }
 
   // What a segment for `capacity` slots takes.
@@ -263,7 +295,7 @@ class SlotTable {
     const Segment segment = directory_[index];
     if (segment.capacity < kMaxSegmentSlots || segment.block->depth >= kMaxDepth) {
       const uint32_t larger = segment.capacity < kRoomySlots ? std::min(segment.capacity * 2, kRoomySlots)
-                                                             : segment.capacity + segment.capacity / 4;
+                                                             : segment.capacity + segment.capacity / 8;
       const uint32_t rounded = (larger + 7) & ~7u;
       resize(index, segment.capacity < kMaxSegmentSlots ? std::min(rounded, kMaxSegmentSlots) : rounded);
     } else {

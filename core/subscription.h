@@ -1,4 +1,4 @@
-// One subscription: plain data, 40 bytes, because there may be ten million of them.
+// One subscription: plain data, 32 bytes, because there may be ten million of them.
 //
 // Owns: its sid when that is longer than 8 bytes. Belongs to one session and so to that session's shard; no other
 // thread looks at it. Subject and queue name are not here: the index stores each text once (Sublist::subject_of,
@@ -13,6 +13,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/bytes.h"
 #include "core/interest.h"
 
 namespace peregrine::core {
@@ -42,6 +43,9 @@ class Subscription {
   Subscription(const Subscription&) = delete;
   Subscription& operator=(const Subscription&) = delete;
 
+  bool sid_is(std::string_view other) const {
+    return sid_size_ == other.size() && same_bytes(sid().data(), other.data(), other.size());
+  }
   std::string_view sid() const { return {sid_size_ > kInlineSid ? sid_.heap : sid_.inline_bytes, sid_size_}; }
 
   // How much it counts in its queue group.
@@ -59,12 +63,12 @@ class Subscription {
   const PeerPlace& peer_place() const { return sid_.peer; }
 
   Session* session;
-  void* entry = nullptr;   // the index's own; set by Sublist::insert, null while not inserted
   uint64_t delivered = 0;  // messages handed to the session's outbox; of a peer's its weight, and origin or messages
-  uint32_t position = 0;   // the index's own: place in the entry's list, for O(1) removal
+  uint32_t entry = 0;      // the index's own: in its slab; set by Sublist::insert, 0 while not inserted
 
   bool limited : 1 = false;  // UNSUB max given: the allowance is in Session::limits (rare, so not in here)
   bool peer : 1 = false;     // of a route, a gateway or a leafnode
+  bool grouped : 1 = false;  // the index's own: `entry` is a queue group
   bool closed : 1 = false;   // reached its max or being removed: skip it, the clean-up of this turn takes it out
   Side side = Side::kClients;
 
@@ -74,7 +78,7 @@ class Subscription {
   void set_sid(std::string_view sid) {
     sid_size_ = static_cast<uint16_t>(sid.size());  // <= kMaxSid
     if (sid.size() > kInlineSid) sid_.heap = new char[sid.size()];
-    std::memcpy(sid.size() > kInlineSid ? sid_.heap : sid_.inline_bytes, sid.data(), sid.size());
+    put(sid.size() > kInlineSid ? sid_.heap : sid_.inline_bytes, sid);
   }
 
   uint16_t sid_size_ = 0;
@@ -84,6 +88,6 @@ class Subscription {
     PeerPlace peer;
   } sid_;
 };
-static_assert(sizeof(Subscription) == 40);
+static_assert(sizeof(Subscription) == 32);
 
 }  // namespace peregrine::core

@@ -61,7 +61,7 @@ class SubscriptionPool {
   static constexpr uint32_t kCellBits = 11;
   static constexpr uint32_t kCellMask = (1u << kCellBits) - 1;
   static constexpr uint32_t kCells = kBlockBytes / sizeof(Subscription);
-  static_assert(kCells <= kCellMask);
+  static_assert(kCells - 1 <= kCellMask);
   static constexpr size_t kSingleBlocks = 8;
   static constexpr size_t kBlocksInChunk = kHugeChunkBytes / kBlockBytes;
 

@@ -99,6 +99,24 @@ TEST(Subject, TooLongIsInvalid) {
   EXPECT_FALSE(is_valid_subject(std::string(kMaxSubjectBytes + 1, 'a')));
 }
 
+TEST(Subject, FormIsValidityAndLiterality) {
+  std::mt19937 random(7);
+  for (int n = 0; n < 50'000; n++) {
+    std::string subject(random() % 90, 'x');
+    const int faults = static_cast<int>(random() % 4);
+    for (char& c : subject) {
+      if (random() % 6 == 0) c = '.';
+    }
+    for (int i = 0; i < faults && !subject.empty(); i++) subject[random() % subject.size()] = "*> \t*>"[random() % 6];
+    if (random() % 2 == 0 && subject.size() > 2)
+      subject.replace(subject.size() - 2, 2, random() % 2 == 0 ? ".>" : ".*");
+    const SubjectForm form = form_of(subject);
+    EXPECT_EQ(form != SubjectForm::kInvalid, is_valid_subject(subject)) << subject;
+    if (form == SubjectForm::kInvalid) continue;
+    EXPECT_EQ(form == SubjectForm::kLiteral, is_literal(subject)) << subject;
+  }
+}
+
 TEST(Subject, PublishSubjects) {
   for (const char* subject : {"foo", "foo.bar", "foo*", "f>o"})
     EXPECT_TRUE(is_valid_publish_subject(subject)) << subject;
