@@ -22,9 +22,9 @@ constexpr uint32_t kFewPublishers = 128;
 
 }  // namespace
 
-Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw,
+Layout::Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, uint32_t subjects_per_sid, bool raw,
                uint32_t publishers)
-    : payload_bytes_(payload_bytes), subjects_(subjects), choice_(choice), sid_per_subject_(sid_per_subject) {
+    : payload_bytes_(payload_bytes), subjects_(subjects), choice_(choice), subjects_per_sid_(subjects_per_sid) {
   const std::string tail = std::to_string(payload_bytes) + "\r\n";
   const std::string name = subject(0);
   received_line_ = "MSG " + name + " " + sid(0) + " " + tail;
@@ -78,16 +78,16 @@ void Layout::write_subject(char* to, uint32_t index) const {
 }
 
 std::string Layout::sid(uint32_t index) const {
-  if (!sid_per_subject_) return "1";
+  if (subjects_per_sid_ == 0) return "1";
   std::string text = subjects_ <= 10'000 ? "10000" : "10000000";
   write_sid(text.data(), index);
   return text;
 }
 
 void Layout::write_sid(char* to, uint32_t index) const {
-  if (!sid_per_subject_) return;
+  if (subjects_per_sid_ == 0) return;
   const int digits = subjects_ <= 10'000 ? 5 : 8;
-  uint32_t value = index;
+  uint32_t value = index / subjects_per_sid_;
   for (int i = digits - 1; i > 0; --i, value /= 10) to[i] = static_cast<char>('0' + value % 10);
 }
 

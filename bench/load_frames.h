@@ -30,8 +30,10 @@ enum class SubjectChoice {
 // Subjects, sids and sizes of one run. Every line of a run has the same length, which is what makes checking cheap.
 class Layout {
  public:
-  // `publishers`: a crowd of them gets smaller batches, so that all together stay in the cache.
-  Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, bool sid_per_subject, bool raw,
+  // `subjects_per_sid`: how many subjects have the same sid, each on another connection, so that each connection's sids
+  // count up, as those of client libraries do; 0 = the sid is always 1. `publishers`: a crowd of them gets smaller
+  // batches, so that all together stay in the cache.
+  Layout(uint32_t payload_bytes, uint32_t subjects, SubjectChoice choice, uint32_t subjects_per_sid, bool raw,
          uint32_t publishers = 1);
 
   uint32_t payload_bytes() const { return payload_bytes_; }
@@ -99,7 +101,7 @@ class Layout {
   uint32_t payload_bytes_;
   uint32_t subjects_;
   SubjectChoice choice_;
-  bool sid_per_subject_;
+  uint32_t subjects_per_sid_;
   uint32_t frames_in_batch_ = 0;
   std::string sent_line_, received_line_;  // of subject 0
   size_t sent_subject_at_ = 0, received_subject_at_ = 0, received_sid_at_ = 0;

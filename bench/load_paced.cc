@@ -26,7 +26,7 @@ class PacedRun {
   PacedRun(const Environment& env, const PacedPlan& plan)
       : env_(env),
         plan_(plan),
-        layout_(plan.payload_bytes, 1, SubjectChoice::kPublisher, false, env.target.raw),
+        layout_(plan.payload_bytes, 1, SubjectChoice::kPublisher, 0, env.target.raw),
         scratch_(256 * 1024 + 8192),
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
     prctl(PR_SET_TIMERSLACK, 1);  // the default of 50 us would be added to every timed sleep

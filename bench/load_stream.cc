@@ -31,7 +31,8 @@ class StreamRun {
   StreamRun(const Environment& env, const StreamPlan& plan)
       : env_(env),
         plan_(plan),
-        layout_(plan.payload_bytes, plan.subjects, plan.choice, sid_per_subject(plan), env.target.raw, plan.publishers),
+        layout_(plan.payload_bytes, plan.subjects, plan.choice, subjects_per_sid(plan), env.target.raw,
+                plan.publishers),
         scratch_(kScratchBytes),
         arrived_(plan.publishers, 0),
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
@@ -78,8 +79,9 @@ class StreamRun {
   }
 
  private:
-  static bool sid_per_subject(const StreamPlan& plan) {
-    return plan.subjects > 1 && !plan.wildcard && plan.shape != Shape::kPairs && plan.shape != Shape::kSink;
+  static uint32_t subjects_per_sid(const StreamPlan& plan) {
+    if (plan.subjects == 1 || plan.wildcard || plan.shape == Shape::kPairs || plan.shape == Shape::kSink) return 0;
+    return plan.shape == Shape::kShare && !plan.queue ? std::max(plan.subscribers, 1u) : 1;
   }
 
   void connect_subscribers() {

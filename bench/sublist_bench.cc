@@ -182,7 +182,7 @@ void churn(benchmark::State& state, bool mixed) {
     i++;
   }
   for (auto& sub : subs) {
-    if (sub->entry != nullptr) data.index.remove(*sub);
+    if (sub->entry != 0) data.index.remove(*sub);
   }
   report(state, data);
 }
