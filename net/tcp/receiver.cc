@@ -21,6 +21,8 @@ ReceiveQueue& Stack::Machine::incoming(Connection& c) {
 }
 
 void Stack::Machine::on_segment(Connection& c, const Packet& packet, const Frame& frame, Segment& segment) {
+  // Reset or given up, and only its owner has not been told yet: to its peer it does not exist any more.
+  if (c.state == State::kClosed) return drop(Drop::tcp_no_connection);
   if (c.state == State::kSynSent) return on_syn_sent(c, packet, segment);
   if (!synchronized_checks(c, segment)) return;
 

@@ -471,6 +471,11 @@ TEST(Pair, SeededWires) {
   }
 }
 
+// 1003820: an ACK that comes after the reset, in the middle of a recovery.
+TEST(Pair, SeedsThatOnceFailed) {
+  for (const uint64_t seed : {1003820}) EXPECT_EQ(World(draw(seed)).run(), "") << "seed " << seed;
+}
+
 // Both worlds see the same frames, byte for byte, whether segments take the short way or the long one.
 TEST(Pair, HeaderPredictionChangesNothing) {
   uint64_t known = 0, expected = 0;
