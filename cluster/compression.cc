@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "net/s2/crc32c.h"
 #include "net/s2/decoder.h"
 #include "net/s2/encoder.h"
 
@@ -26,21 +27,24 @@ class S2Filter final : public CompressionFilter {
   void set_mode(std::string_view mode) override { stream_.level = level_of(mode); }
 
   bool decode(std::string_view bytes, std::string& plain) override {
-    std::string_view out;
+    std::string_view piece;
     for (;;) {
-      switch (decoder_.next(bytes, out)) {
-        case s2::DecodeStatus::kMore:
-          return true;
-        case s2::DecodeStatus::kBytes:
-          plain.append(out);
-          break;
-        case s2::DecodeStatus::kError:
-          return false;
-      }
+      if (!decode_piece(bytes, piece)) return false;
+      if (piece.empty()) return true;
+      plain.append(piece);
     }
   }
 
+  bool decodes_in_place() const override { return true; }
+  bool decode_piece(std::string_view& bytes, std::string_view& piece) override {
+    piece = {};
+    return decoder_.next(bytes, piece) != s2::DecodeStatus::kError;
+  }
+  bool piece_was_gathered() const override { return decoder_.last_was_gathered(); }
+  std::string take_gathered() override { return decoder_.take_gathered(); }
+
   void encode(core::Outbox& plain) override {
+    if (stream_.level == s2::Level::kUncompressed) return frame(plain);
     // A block of input at a time, so that what it becomes fits one chunk of an outbox.
     static constexpr size_t kStep = 48 * 1024;
     static_assert(s2::Encoder::max_encoded(kStep) <= core::BufferPool::kLargeChunk);
@@ -61,6 +65,21 @@ class S2Filter final : public CompressionFilter {
   std::string_view error() const override { return s2::error_text(decoder_.error()); }
 
  private:
+  // Heads and checksums alone: what is shared stays where it lies. A chunk ends behind a large payload, so that the
+  // next one can be read in place at the other end.
+  void frame(core::Outbox& plain) {
+    constexpr size_t kEnough = 8 * 1024;
+    while (!plain.empty()) {
+      char* const head = wire.reserve(s2::kMostHead);
+      const size_t head_size = s2::head_size(stream_);
+      wire.commit(head_size);
+      uint32_t crc = 0;
+      const auto count = [&crc](std::string_view bytes) { crc = s2::crc32c(bytes.data(), bytes.size(), crc); };
+      const size_t size = plain.move_to(wire, kEnough, s2::Encoder::kBlock, count);
+      s2::write_head(stream_, size, crc, head);
+    }
+  }
+
   // The tables are large and of no use to anybody between two flushes: one set per shard's thread.
   static s2::Encoder& encoder() {
     static thread_local s2::Encoder encoder;

@@ -474,6 +474,9 @@ void GatewaySession::on_message(const PeerOperation& operation) {
   if (outbound_) return protocol_violation(operation.text);
   const auto& tokens = operation.tokens;
   if (tokens.size() < 2) return protocol_violation(operation.text);
+  core::Account* account = find_account(tokens[0]);
+  const bool plain = tokens.size() == 2 && operation.verb == PeerVerb::kRoutedMessage;
+  if (plain && account != nullptr && opens_run(operation, *account, tokens[1])) return;
   ++traffic.in_msgs;
   traffic.in_bytes += operation.payload.size();
   shard.count_peer_messages(1, operation.payload.size());
@@ -485,7 +488,6 @@ void GatewaySession::on_message(const PeerOperation& operation) {
   message.source = core::SessionKind::kGateway;
   message.all_queues = false;
   if (!read_receivers(tokens.subspan(2), message)) return protocol_violation(operation.text);
-  core::Account* account = find_account(tokens[0]);
   if (account == nullptr) return answer_no_account(tokens[0]);
   if (core::is_gateway_reply(message.subject)) [[unlikely]] {
     deliver_gateway_reply(gateways_.settings(), *this, *account, message);

@@ -60,6 +60,9 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   void on_secured() override;
   void on_wrong_name() override;
   void on_operation(const PeerOperation& operation) override;
+  bool continues_run(const PeerOperation& operation) override {
+    return adds_to_run(operation, PeerVerb::kRoutedMessage, 2);
+  }
   void on_pong() override;
   void on_going() override;
   std::string_view error_word() const override { return "Gateway"; }

@@ -547,6 +547,11 @@ void LeafSession::tell(std::string_view subject, std::string_view queue, uint32_
 
 void LeafSession::on_message(const PeerOperation& operation) {
   const auto tokens = operation.tokens;
+  const bool plain = tokens.size() == 1 && operation.verb == PeerVerb::kLeafMessage;
+  if (plain && permissions == nullptr && account->mappings == nullptr && (!spoke_ || allowed_.may_tell(tokens[0])) &&
+      opens_run(operation, *account, tokens[0], core::reach(spoke_ ? SessionKind::kHub : SessionKind::kLeaf))) {
+    return;
+  }
   core::Message message;
   message.subject = tokens[0];
   message.payload = operation.payload;

@@ -64,6 +64,9 @@ class LeafSession final : public PeerLink, public core::InterestListener {
 
  protected:
   void on_operation(const PeerOperation& operation) override;
+  bool continues_run(const PeerOperation& operation) override {
+    return adds_to_run(operation, PeerVerb::kLeafMessage, 1);
+  }
   void on_secured() override;
   void on_wrong_name() override;
   void on_error(std::string_view text) override;

@@ -14,6 +14,8 @@
 namespace peregrine::cluster {
 namespace {
 
+constexpr uint32_t kRestAfterRefusal = 32;  // messages, before a run is tried again
+
 using core::CloseReason;
 using core::SessionKind;
 
@@ -164,7 +166,14 @@ std::string_view PeerLink::think(std::string_view in) {
         on_error(operation.text);
         break;
       default:
-        on_operation(operation);
+        if (parser_.last_was_gathered() && operation.payload.size() >= core::BufferPool::kReferFrom) {
+          core::BufferPool& pool = shard.pool();
+          const core::BufferPool::Reading before = pool.begin_gathered(parser_.take_gathered());
+          on_operation(operation);
+          pool.end_gathered(before);
+        } else {
+          on_operation(operation);
+        }
     }
     if (closing()) return {};
     if (switched_ != nullptr) [[unlikely]] {
@@ -196,6 +205,34 @@ bool PeerLink::lies_whole(const PeerOperation& operation) const {
 
 bool PeerLink::repeats(const PeerOperation& operation, size_t alike) const {
   return rest_.size() > alike && core::same_bytes(rest_.data(), line_of(operation), alike);
+}
+
+bool PeerLink::opens_run(const PeerOperation& operation, core::Account& account, std::string_view subject,
+                         core::SideSet sides) {
+  if (singly_ > 0) {
+    --singly_;
+    return false;
+  }
+  if (shard.tracing() || !lies_whole(operation) || subject.front() == '$' || subject.front() == '_') return false;
+  const char* const line = line_of(operation);
+  const std::string_view prefix(line, static_cast<size_t>(subject.data() - line));
+  if (!prefix.substr(1).starts_with("MSG ") || !repeats(operation, prefix.size() + subject.size() + 1)) return false;
+  core::Operation message;
+  message.kind = core::Operation::Kind::kPub;
+  message.subject = subject;
+  message.payload = operation.payload;
+  if (shard.current_run().open(this, account, message, prefix, sides)) return true;
+  singly_ = kRestAfterRefusal;
+  return false;
+}
+
+bool PeerLink::adds_to_run(const PeerOperation& operation, PeerVerb verb, size_t tokens) {
+  if (operation.verb != verb || operation.tokens.size() != tokens || !lies_whole(operation)) return false;
+  core::Operation message;
+  message.kind = core::Operation::Kind::kPub;
+  message.subject = operation.tokens.back();
+  message.payload = operation.payload;
+  return shard.current_run().add(message);
 }
 
 void PeerLink::wait_for_answer() { hold(core::kHoldPeer); }

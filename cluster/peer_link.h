@@ -106,6 +106,13 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   const char* line_of(const PeerOperation& operation) const { return operation.text.data() - kMessageVerb; }
   static constexpr size_t kMessageVerb = 5;  // "RMSG "
 
+  // A message without reply, queue groups and headers: if more like it follow, they are delivered together, and it is
+  // the first of them (core/run.h). `sides`: of a leafnode, where its messages may go.
+  bool opens_run(const PeerOperation& operation, core::Account& account, std::string_view subject,
+                 core::SideSet sides = core::kClientsOnly);
+  // One more of them, if it is such a message: of that verb, and of so many tokens, the last of which is the subject.
+  bool adds_to_run(const PeerOperation& operation, PeerVerb verb, size_t tokens);
+
   // One more subscription in that account. False: it has too many, and was cut off.
   bool may_want_more(const core::Account& account);
 
@@ -138,7 +145,8 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   bool thinking_ = false;
   core::Filter* switched_ = nullptr;  // since the operation in hand
   net::tls::Filter* tls_ = nullptr;
-  bool slow_ = false;  // a slow consumer, already said
+  uint32_t singly_ = 0;  // messages before the next try at a run
+  bool slow_ = false;    // a slow consumer, already said
   uint8_t pings_out_ = 0;
   int64_t ping_due_ns_ = INT64_MAX;
   int64_t ping_sent_ns_ = 0;

@@ -30,6 +30,7 @@ constexpr std::array<VerbName, 15> kVerbs = {{
     {"-ERR", PeerVerb::kErr},
 }};
 constexpr size_t kLongestVerb = 7;
+constexpr size_t kGrowth = 8;
 constexpr size_t kKeptBytes = 64 * 1024;  // of a split operation's buffers, for the next one
 
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
@@ -114,6 +115,9 @@ PeerStatus PeerParser::next(std::string_view& in, const Limits& limits, PeerOper
 PeerStatus PeerParser::take_payload(std::string_view& in, PeerOperation& operation) {
   const size_t wanted = size_t{payload_size_} + 2 - payload_.size();
   const size_t n = std::min(wanted, in.size());
+  // Grown in few steps, and by what has come: not touched, the rest of it costs nobody anything.
+  if (payload_.size() + n > payload_.capacity())
+    payload_.reserve(std::min(payload_.size() + wanted, kGrowth * (payload_.size() + n)));
   payload_.append(in.substr(0, n));
   in.remove_prefix(n);
   if (payload_.size() > payload_size_ && payload_[payload_size_] != '\r') return PeerStatus::kUnknown;

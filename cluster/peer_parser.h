@@ -66,6 +66,9 @@ class PeerParser {
   PeerStatus next(std::string_view& in, const Limits& limits, PeerOperation& operation);
   // The last operation was split across buffers: its views are not into the caller's.
   bool last_was_split() const { return held_; }
+  // ... and its payload is in memory of the parser's own, which the caller may have: the view stays as it is.
+  bool last_was_gathered() const { return held_ && !payload_.empty(); }
+  std::string take_gathered() { return std::move(payload_); }
   size_t memory_bytes() const { return line_.capacity() + payload_.capacity(); }
 
  private:

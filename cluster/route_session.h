@@ -99,7 +99,6 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void on_sub(const PeerOperation& operation, bool leaf);
   void on_unsub(const PeerOperation& operation, bool leaf);
   void on_message(const PeerOperation& operation);
-  bool opens_run(const PeerOperation& operation, core::Account& account, std::string_view subject);
   // The account a line speaks of, null if this server has none of that name.
   core::Account* find_account(std::string_view name);
   bool carries(std::string_view account) const;
@@ -131,7 +130,6 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   core::ToldInterest told_;
   bool telling_again_ = false;                 // also what told_ says it knows
   mutable std::vector<int8_t> carried_;        // by account number: 0 unknown, 1 yes, -1 no
-  uint32_t singly_ = 0;                        // messages before the next try at a run
   std::string account_name_;                   // of the last line
   core::Account* account_ = nullptr;           // and what it stands for
   std::vector<std::string> unknown_accounts_;  // said in the log already

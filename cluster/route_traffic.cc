@@ -17,7 +17,6 @@ namespace {
 using core::CloseReason;
 using core::Side;
 
-constexpr uint32_t kRestAfterRefusal = 32;   // messages, before a run is tried again
 constexpr size_t kUnknownAccountsSaid = 64;  // how many are named in the log, per connection
 
 // At most nine digits, as sizes everywhere in the protocol; -1 if it is not that.
@@ -188,34 +187,8 @@ void RouteSession::on_message(const PeerOperation& operation) {
   shard.delivery().publish(*account, message);
 }
 
-// More like it follow: they are delivered together.
-bool RouteSession::opens_run(const PeerOperation& operation, core::Account& account, std::string_view subject) {
-  if (singly_ > 0) {
-    --singly_;
-    return false;
-  }
-  if (shard.tracing() || !lies_whole(operation) || subject.front() == '$' || subject.front() == '_') return false;
-  const char* const line = line_of(operation);
-  const std::string_view prefix(line, static_cast<size_t>(subject.data() - line));
-  if (!prefix.starts_with("RMSG ") || !repeats(operation, prefix.size() + subject.size() + 1)) return false;
-  core::Operation message;
-  message.kind = core::Operation::Kind::kPub;
-  message.subject = subject;
-  message.payload = operation.payload;
-  if (shard.current_run().open(this, account, message, prefix)) return true;
-  singly_ = kRestAfterRefusal;
-  return false;
-}
-
 bool RouteSession::continues_run(const PeerOperation& operation) {
-  const size_t tokens = origin_.account.empty() ? 2 : 1;
-  if (operation.verb != PeerVerb::kRoutedMessage || operation.tokens.size() != tokens || !lies_whole(operation))
-    return false;
-  core::Operation message;
-  message.kind = core::Operation::Kind::kPub;
-  message.subject = operation.tokens.back();
-  message.payload = operation.payload;
-  return shard.current_run().add(message);
+  return adds_to_run(operation, PeerVerb::kRoutedMessage, origin_.account.empty() ? 2 : 1);
 }
 
 // ---------------------------------------------------------------------------------------------------- our interest out

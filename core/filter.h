@@ -26,6 +26,13 @@ class Filter {
   // Appends what `bytes` mean to `plain`. False: they mean nothing; error() says why, the connection is closed. It may
   // put an answer of its own into `wire`.
   virtual bool decode(std::string_view bytes, std::string& plain) = 0;
+  // The same piece by piece, for a filter that can show plain bytes where they were received. Takes from the front of
+  // `bytes`; `piece` is good until the next call, and empty when all is taken.
+  virtual bool decodes_in_place() const { return false; }
+  virtual bool decode_piece(std::string_view& /*bytes*/, std::string_view& /*piece*/) { return false; }
+  // The last piece lies in memory of the filter's own, which the caller may take: the view stays good as long as that.
+  virtual bool piece_was_gathered() const { return false; }
+  virtual std::string take_gathered() { return {}; }
   // Takes everything out of `plain` and appends what it becomes to `wire`, complete: the peer must be able to decode it
   // all without waiting for more.
   virtual void encode(Outbox& plain) = 0;

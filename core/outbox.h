@@ -112,6 +112,24 @@ class Outbox {
     }
   }
 
+  // Moves bytes from the front to the end of `to`, where shared ones stay shared, and shows them to `seen`: at most
+  // `most`, or as few as `enough` if shared bytes end there. Returns how many. What is in flight must not be moved.
+  template <typename Seen>
+  size_t move_to(Outbox& to, size_t enough, size_t most, Seen seen) {
+    size_t moved = 0;
+    for (size_t i = head_; i < segments_.size() && moved < most; ++i) {
+      const Segment& each = segments_[i];
+      const std::string_view bytes(each.data, std::min<size_t>(each.size, most - moved));
+      seen(bytes);
+      if (each.shared != nullptr) to.append_shared(each.shared, bytes);
+      else to.append(bytes);
+      moved += bytes.size();
+      if (each.shared != nullptr && moved >= enough && bytes.size() == each.size) break;
+    }
+    consume(moved);
+    return moved;
+  }
+
   void swap(Outbox& other) {
     std::swap(pool_, other.pool_);
     segments_.swap(other.segments_);

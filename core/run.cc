@@ -44,7 +44,7 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
   message.from = from;
   if (from != nullptr) {
     message.source = from->kind;
-    sides = account.live_sides() & reach(from->kind);
+    sides = account.live_sides() & (from->kind == SessionKind::kLeaf ? sides : reach(from->kind));
   }
   if (!find_receivers(message, sides)) return false;
   if (from == nullptr) {
@@ -76,9 +76,10 @@ bool Run::open(Session* from, Account& account, const Operation& operation, std:
 
 // All clients or all peers of one kind, and no queue group to be picked from: none, or one and nobody else, or only
 // such as have all their members behind one route, the only receiver. (A peer's message without a list of groups is for
-// none.)
+// none.) What a leafnode brings is for clients alone: to others it takes its origin along, one by one.
 bool Run::find_receivers(const Message& message, SideSet sides) {
   constexpr SideSet kPeers = bit(Side::kRoutes) | bit(Side::kGateways) | bit(Side::kLeafs) | bit(Side::kHubs);
+  const bool clients_alone = from_ != nullptr && from_->kind == SessionKind::kLeaf;
   const bool groups_count = message.source == SessionKind::kClient && from_ != nullptr;
   receivers_ = {};
   group_ = nullptr;
@@ -97,6 +98,7 @@ bool Run::find_receivers(const Message& message, SideSet sides) {
       group_ = &groups[0];
       return true;
     }
+    if (clients_alone && side != Side::kClients && (match.shards != 0 || !match.plain.empty())) return false;
     shards_[n] = match.shards;
     crossing_ |= match.shards;
     if (match.plain.empty() && groups.empty()) continue;

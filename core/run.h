@@ -49,8 +49,8 @@ class Run {
   // Opens a run with this message and takes it, or does nothing and returns false. `from`: the publishing session of
   // this shard, which has checked the message; null when it came over a ring, for local receivers only. The message's
   // bytes must be in the same buffer as those of the following add() and take_alike().
-  // `prefix`: what stands before the subject in each frame. `sides`: of a record, who may receive; 0 = one member of
-  // `group` each.
+  // `prefix`: what stands before the subject in each frame. `sides`: of a record and of a leafnode, who may receive;
+  // 0 = one member of `group` each.
   bool open(Session* from, Account& account, const Operation& operation, std::string_view prefix = "PUB ",
             SideSet sides = kClientsOnly, uint64_t group = 0);
   // Takes one more message; false: not one for this run, which stays open.

@@ -106,14 +106,39 @@ void Reactor::feed(core::Session& session, const Event& event) {
     shard_.pool().end_reading();
     return;
   }
-  plain_.clear();
-  const bool good = session.filter()->decode(bytes, plain_);
-  if (!session.filter()->wire.empty()) shard_.mark_dirty(session);
-  if (!plain_.empty()) session.feed(plain_);
+  core::Filter& filter = *session.filter();
+  bool good = true;
+  if (filter.decodes_in_place()) {
+    good = feed_in_place(session, filter, event);
+  } else {
+    plain_.clear();
+    good = filter.decode(bytes, plain_);
+    if (!filter.wire.empty()) shard_.mark_dirty(session);
+    if (!plain_.empty()) session.feed(plain_);
+  }
   if (!good && !session.closing()) {
     shard_.server().log.error("{} - {}", session.label(), session.filter()->error());
     session.close(core::CloseReason::kReadError);
   }
+}
+
+// Large payloads are sent on from where they were received, or gathered.
+bool Reactor::feed_in_place(core::Session& session, core::Filter& filter, const Event& event) {
+  core::BufferPool& pool = shard_.pool();
+  std::string_view rest(event.data, event.size), piece;
+  pool.begin_reading(rest, event.buffer);
+  bool good = true;
+  while ((good = filter.decode_piece(rest, piece)) && !piece.empty() && !session.closing()) {
+    if (filter.piece_was_gathered() && piece.size() >= core::BufferPool::kReferFrom && piece.size() <= kMostReferred) {
+      const core::BufferPool::Reading before = pool.begin_gathered(filter.take_gathered());
+      session.feed(piece);
+      pool.end_gathered(before);
+    } else {
+      session.feed(piece);
+    }
+  }
+  pool.end_reading();
+  return good;
 }
 
 void Reactor::enter(const Event& event, const std::function<core::Session*(Opened)>& open) {

@@ -101,11 +101,13 @@ class Reactor final : public core::Carrier {
  private:
   static constexpr int64_t kAcceptReportNs = 1'000'000'000;
   static constexpr size_t kSendEntries = 64;
+  static constexpr size_t kMostReferred = 64 * 1024;  // of what a filter gathered: one payload in it would keep it all
   static constexpr size_t kSendBytes =
       512 * 1024;  // what one send may have in flight; about what stays in the L2 cache
 
   void on_event(const Event& event);
   void feed(core::Session& session, const Event& event);
+  bool feed_in_place(core::Session& session, core::Filter& filter, const Event& event);
   void take(core::Session& session, const Event& event);
   void enter(const Event& event, const std::function<core::Session*(Opened)>& open);
   void make_room(ConnId conn);

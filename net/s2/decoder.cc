@@ -7,6 +7,11 @@
 #include "net/s2/crc32c.h"
 
 namespace peregrine::net::s2 {
+namespace {
+
+constexpr size_t kGrowth = 8;
+
+}  // namespace
 
 std::string_view error_text(DecodeError error) {
   switch (error) {
@@ -24,6 +29,8 @@ std::string_view error_text(DecodeError error) {
 
 DecodeStatus Decoder::next(std::string_view& in, std::string_view& out) {
   if (error_ != DecodeError::kNone) return DecodeStatus::kError;
+  if (passed_on_) gathered_.clear();
+  passed_on_ = false;
   while (!in.empty()) {
     if (header_bytes_ < kChunkHeader) {
       const size_t n = std::min(in.size(), kChunkHeader - header_bytes_);
@@ -44,15 +51,17 @@ DecodeStatus Decoder::next(std::string_view& in, std::string_view& out) {
       continue;
     }
     std::string_view chunk = piece;
-    if (left_ > 0 || gathered_ > 0) {
+    const bool gathers = left_ > 0 || !gathered_.empty();
+    if (gathers) {
       gather(piece);
       if (left_ > 0) return DecodeStatus::kMore;
-      chunk = {gathered_bytes_.get(), gathered_};
-      gathered_ = 0;
+      chunk = gathered_;
     }
     header_bytes_ = 0;
     out = {};
     if (const DecodeError error = finish_chunk(chunk, out); error != DecodeError::kNone) return fail(error);
+    passed_on_ = gathers && header_[0] == kChunkUncompressed && !out.empty();
+    if (gathers && !passed_on_) gathered_.clear();
     if (!out.empty()) return DecodeStatus::kBytes;
   }
   return DecodeStatus::kMore;
@@ -79,18 +88,11 @@ DecodeError Decoder::accept_header() {
   }
 }
 
+// Grown in few steps, and by what has come: not touched, the rest of it costs nobody anything.
 void Decoder::gather(std::string_view piece) {
-  const size_t needed = gathered_ + piece.size();
-  if (needed > gathered_capacity_) {
-    const size_t most = kChecksum + max_block_bytes(max_block_);
-    const size_t capacity = std::min(most, std::max<size_t>({4096, needed, 2 * gathered_capacity_}));
-    auto bytes = std::make_unique_for_overwrite<char[]>(capacity);
-    if (gathered_ > 0) std::memcpy(bytes.get(), gathered_bytes_.get(), gathered_);
-    gathered_bytes_ = std::move(bytes);
-    gathered_capacity_ = capacity;
-  }
-  std::memcpy(gathered_bytes_.get() + gathered_, piece.data(), piece.size());
-  gathered_ = static_cast<uint32_t>(needed);
+  const size_t needed = gathered_.size() + piece.size();
+  if (needed > gathered_.capacity()) gathered_.reserve(std::min<size_t>(needed + left_, kGrowth * needed));
+  gathered_.append(piece);
 }
 
 DecodeError Decoder::finish_chunk(std::string_view chunk, std::string_view& out) {

@@ -6,14 +6,15 @@
 //
 // Memory: a chunk that lies whole in what was received is decoded from there, or, when it is not compressed, passed on
 // where it lies. Otherwise it is gathered first, in a buffer that grows with what really came and not with what was
-// announced. At most max_block + max_block_bytes(max_block) bytes in all, taken once and kept. Errors are values and
-// final: after one, every call answers the same. Source: Snappy framing format 1.0; nats-server reads with
-// klauspost/compress/s2, whose limits these are.
+// announced; who wants to keep what is passed on from there may have it. At most max_block + max_block_bytes(max_block)
+// bytes in all, taken once and kept. Errors are values and final: after one, every call answers the same. Source:
+// Snappy framing format 1.0; nats-server reads with klauspost/compress/s2, whose limits these are.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "net/s2/format.h"
@@ -35,10 +36,17 @@ class Decoder {
   // viewed; call again, also when `in` is empty now. kMore: `in` is used up. kError: see error().
   DecodeStatus next(std::string_view& in, std::string_view& out);
 
+  // What the last `out` views was gathered: the caller may take the memory, the view stays good as long as that does.
+  bool last_was_gathered() const { return passed_on_; }
+  std::string take_gathered() {
+    passed_on_ = false;
+    return std::move(gathered_);
+  }
+
   DecodeError error() const { return error_; }
   // True between chunks: a connection that ends here has not lost anything.
   bool at_boundary() const { return header_bytes_ == 0; }
-  size_t memory() const { return gathered_capacity_ + decoded_capacity_; }
+  size_t memory() const { return gathered_.capacity() + decoded_capacity_; }
 
  private:
   DecodeStatus fail(DecodeError error) {
@@ -56,11 +64,10 @@ class Decoder {
   bool identified_ = false;
   bool snappy_ = false;
   DecodeError error_ = DecodeError::kNone;
-  uint32_t left_ = 0;  // bytes of the chunk not taken yet
-  uint32_t gathered_ = 0;
-  size_t gathered_capacity_ = 0;
+  uint32_t left_ = 0;       // bytes of the chunk not taken yet
+  bool passed_on_ = false;  // `gathered_` is what the caller reads
+  std::string gathered_;
   size_t decoded_capacity_ = 0;
-  std::unique_ptr<char[]> gathered_bytes_;
   std::unique_ptr<char[]> decoded_bytes_;
 };
 

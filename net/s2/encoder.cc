@@ -15,7 +15,27 @@ char* chunk_head(uint8_t type, size_t length, char* to) {
   return to;
 }
 
+char* identifier(char* to) {
+  to = chunk_head(kChunkIdentifier, kIdentifierS2.size(), to);
+  return std::copy(kIdentifierS2.begin(), kIdentifierS2.end(), to);
+}
+
+char* data_head(uint8_t type, size_t size, uint32_t crc, char* to) {
+  to = chunk_head(type, size + kChecksum, to);
+  const uint32_t checksum = masked(crc);
+  for (int shift = 0; shift < 32; shift += 8) *to++ = static_cast<char>(checksum >> shift);
+  return to;
+}
+
 }  // namespace
+
+size_t head_size(const EncoderStream& stream) { return stream.begun ? kChunkHeader + kChecksum : kMostHead; }
+
+void write_head(EncoderStream& stream, size_t size, uint32_t crc, char* to) {
+  if (!stream.begun) to = identifier(to);
+  stream.begun = true;
+  data_head(kChunkUncompressed, size, crc, to);
+}
 
 size_t Encoder::encode(EncoderStream& stream, std::span<const iovec> pieces, char* const to) {
   char* at = to;
@@ -24,8 +44,7 @@ size_t Encoder::encode(EncoderStream& stream, std::span<const iovec> pieces, cha
     std::string_view rest(static_cast<const char*>(pieces[i].iov_base), pieces[i].iov_len);
     if (rest.empty()) continue;
     if (!stream.begun) {
-      at = chunk_head(kChunkIdentifier, kIdentifierS2.size(), at);
-      at = std::copy(kIdentifierS2.begin(), kIdentifierS2.end(), at);
+      at = identifier(at);
       stream.begun = true;
     }
     // Whole blocks are read where they lie, and so is a last piece that needs no company.
@@ -51,7 +70,7 @@ size_t Encoder::encode(EncoderStream& stream, std::span<const iovec> pieces, cha
 }
 
 char* Encoder::chunk(Level level, std::string_view block, char* to) {
-  const uint32_t checksum = masked_crc32c(block.data(), block.size());
+  const uint32_t crc = crc32c(block.data(), block.size());
   char* const body = to + kChunkHeader + kChecksum;
   size_t size = 0;
   if (level != Level::kUncompressed) {
@@ -63,8 +82,7 @@ char* Encoder::chunk(Level level, std::string_view block, char* to) {
     size = block.size();
     std::memcpy(body, block.data(), size);
   }
-  to = chunk_head(shrunk ? kChunkCompressed : kChunkUncompressed, size + kChecksum, to);
-  for (int shift = 0; shift < 32; shift += 8) *to++ = static_cast<char>(checksum >> shift);
+  data_head(shrunk ? kChunkCompressed : kChunkUncompressed, size, crc, to);
   return body + size;
 }
 

@@ -30,6 +30,13 @@ struct EncoderStream {
   bool begun = false;
 };
 
+// What stands before `size` bytes that are sent as they are, for who has them elsewhere: the stream's identifier, if it
+// has not begun, the chunk's head and the checksum. `crc`: of the bytes (crc32c.h). write_head() writes head_size()
+// bytes.
+inline constexpr size_t kMostHead = kChunkHeader + kIdentifierS2.size() + kChunkHeader + kChecksum;
+size_t head_size(const EncoderStream& stream);
+void write_head(EncoderStream& stream, size_t size, uint32_t crc, char* to);
+
 class Encoder {
  public:
   static constexpr size_t kBlock = BlockEncoder::kMaxInput;

@@ -76,5 +76,61 @@ TEST(Compression, TheFilterGivesBackWhatWentIn) {
   EXPECT_NE(reader->error(), "");
 }
 
+// Framing alone copies no payload: not when it is sent, and where a chunk was received whole, not there either.
+TEST(Compression, UncompressedPayloadsStayWhereTheyLie) {
+  struct NoSink final : core::ReleaseSink {
+    void release_to(uint32_t, core::SharedBytes*) override {}
+  } sink;
+  core::BufferPool pool(0, &sink);
+  const auto writer = make_s2_filter(&pool, "s2_uncompressed");
+  const auto reader = make_s2_filter(&pool, "s2_uncompressed");
+  core::SharedBytes* const payload = pool.share(std::string(20'000, 'p') + "\r\n");
+  core::Outbox plain(&pool);
+  std::string sent;
+  for (int n = 0; n < 7; ++n) {
+    plain.append("LMSG foo 20000\r\n");
+    plain.append_shared(payload, 0);
+    sent += "LMSG foo 20000\r\n" + std::string(payload->data, payload->size);
+  }
+  writer->encode(plain);
+  std::array<iovec, 64> pieces;
+  const size_t count = writer->wire.gather(pieces.data(), pieces.size(), SIZE_MAX);
+  std::string wire;
+  size_t by_reference = 0;
+  for (size_t n = 0; n < count; ++n) {
+    if (pieces[n].iov_base == payload->data) ++by_reference;
+    wire.append(static_cast<const char*>(pieces[n].iov_base), pieces[n].iov_len);
+  }
+  EXPECT_EQ(by_reference, 7u);
+  writer->wire.clear();
+  EXPECT_EQ(payload->refs, 1u);
+  pool.drop(payload);
+
+  ASSERT_TRUE(reader->decodes_in_place());
+  std::string received;
+  size_t messages = 0, gathered = 0;
+  for (size_t at = 0; at < wire.size(); at += 50'000) {
+    std::string_view in = std::string_view(wire).substr(at, 50'000), piece;
+    const std::string_view all = in;
+    for (;;) {
+      ASSERT_TRUE(reader->decode_piece(in, piece));
+      if (piece.empty()) break;
+      ++messages;
+      received += piece;
+      EXPECT_TRUE(piece.starts_with("LMSG ") && piece.ends_with("p\r\n")) << "a chunk for each large payload";
+      if (reader->piece_was_gathered()) {
+        ++gathered;
+        const std::string kept = reader->take_gathered();
+        EXPECT_TRUE(piece.data() >= kept.data() && piece.end() <= kept.data() + kept.size());
+      } else {
+        EXPECT_TRUE(piece.data() > all.data() && piece.end() <= all.end());
+      }
+    }
+  }
+  EXPECT_EQ(received, sent);
+  EXPECT_EQ(messages, 7u);
+  EXPECT_EQ(gathered, 2u);
+}
+
 }  // namespace
 }  // namespace peregrine::cluster

@@ -86,5 +86,23 @@ TEST(PeerParser, RefusesWhatIsWrong) {
   EXPECT_EQ(status("RS+ " + std::string(100, 'a'), {.max_line = 64, .max_payload = -1}), PeerStatus::kLine);
 }
 
+TEST(PeerParser, WhatItHasGatheredMayBeKept) {
+  const std::string body(5000, 'g');
+  const std::string bytes = "RMSG $G foo 5000\r\n" + body + "\r\nRMSG $G foo 2\r\nhi\r\n";
+  PeerParser parser;
+  PeerOperation operation;
+  std::string_view in = std::string_view(bytes).substr(0, 1000);
+  ASSERT_EQ(parser.next(in, {}, operation), PeerStatus::kMore);
+  in = std::string_view(bytes).substr(1000);
+  ASSERT_EQ(parser.next(in, {}, operation), PeerStatus::kOperation);
+  ASSERT_TRUE(parser.last_was_gathered());
+  const std::string kept = parser.take_gathered();
+  EXPECT_EQ(operation.payload.data(), kept.data());
+  ASSERT_EQ(parser.next(in, {}, operation), PeerStatus::kOperation);
+  EXPECT_FALSE(parser.last_was_gathered());
+  EXPECT_EQ(operation.payload, "hi");
+  EXPECT_EQ(kept.substr(0, 5000), body);
+}
+
 }  // namespace
 }  // namespace peregrine::cluster

@@ -101,6 +101,53 @@ TEST(Outbox, AgainstAString) {
   EXPECT_EQ(pool.bytes_in_use(), 0u);
 }
 
+TEST(Outbox, MovedToAnotherSharedBytesStayWhereTheyLie) {
+  Releases releases;
+  BufferPool pool(0, &releases);
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    Random random(seed);
+    Outbox from(&pool), to(&pool);
+    std::string twin;
+    SharedBytes* const shared = pool.share(std::string(5000, 's'));
+    for (int step = 0; step < 200; ++step) {
+      if (random.below(2) == 0) {
+        from.append_shared(shared, 0);
+        twin += std::string(5000, 's');
+      } else {
+        const std::string own(1 + random.below(9000), 'o');
+        from.append(own);
+        twin += own;
+      }
+      if (random.below(4) != 0) continue;
+      std::string seen;
+      const size_t had = to.pending(), enough = random.below(8000), most = 1 + random.below(20'000);
+      const size_t left = from.pending();
+      const size_t moved = from.move_to(to, enough, most, [&](std::string_view bytes) { seen += bytes; });
+      ASSERT_EQ(seen, twin.substr(0, moved)) << "seed " << seed;
+      ASSERT_LE(moved, most);
+      ASSERT_EQ(from.pending(), left - moved);
+      ASSERT_EQ(to.pending(), had + moved);
+      // Fewer than it might have been: because shared bytes end there.
+      if (moved < std::min(most, left)) {
+        ASSERT_GE(moved, enough);
+        ASSERT_EQ(seen.back(), 's');
+      }
+      iovec iov[64];
+      const size_t n = to.gather(iov, 64, SIZE_MAX);
+      for (size_t i = 0; i < n; ++i) {
+        const char* const bytes = static_cast<const char*>(iov[i].iov_base);
+        if (*bytes == 's') ASSERT_TRUE(bytes >= shared->data && bytes < shared->data + shared->size);
+      }
+      twin.erase(0, moved);
+      to.consume(to.pending());
+    }
+    from.clear();
+    EXPECT_EQ(shared->refs, 1u) << "seed " << seed;
+    pool.drop(shared);
+  }
+  EXPECT_EQ(pool.bytes_in_use(), 0u);
+}
+
 TEST(Outbox, AppendingDoesNotMoveWhatIsInFlight) {
   Releases releases;
   BufferPool pool(0, &releases);

@@ -14,6 +14,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -26,6 +27,7 @@ TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
 sys.path[:0] = [os.path.join(TESTS, "conversation"), os.path.join(TESTS, "cluster")]
 import client as talking  # noqa: E402
 from across import conversation  # noqa: E402
+from streams import stream  # noqa: E402
 from broker import Broker, StartError, Tally, default_server, find_reference, free_port, is_reference, until  # noqa: E402
 
 PAIRS = []  # (name, function): held between a hub and a leaf of every combination
@@ -99,6 +101,29 @@ def the_whole_conversation_of_two_leafs(hub, leaf):
     with Node(hub) as center, Node(leaf, listen=False, remotes=[url(center)]) as east, Node(leaf, listen=False, remotes=[url(center)]) as west:
         center.linked(2)
         conversation(at(east), at(west))
+
+
+@pair
+def streams_of_all_sizes(hub, leaf):
+    """Small and large, on one subject and on several, to two clients: all of it, in order, as it was sent."""
+    chance = random.Random(5)
+    sizes = [chance.choice([0, 10, 10, 300, 3000, 16_384, 16_384, 70_000]) for _ in range(60)]
+    sizes = [size for size in sizes for _ in range(chance.choice([1, 3, 12]))] + [1 << 20, 5, 1 << 20]
+    sent = [(chance.choice(["s.a", "s.a", "s.b"]), b"%d:" % n + bytes([n % 251]) * size) for n, size in enumerate(sizes)]
+    sent = [(subject, payload[:1 << 20]) for subject, payload in sent]
+    with Link(hub, leaf) as link:
+        for receiver, sender in link.sides():
+            with Client(receiver.broker) as other:
+                receiver.sub("s.a")
+                other.sub("s.*")
+                barrier(receiver, sender)
+                barrier(other, sender)
+                for subject, payload in sent:
+                    sender.pub(subject, payload)
+                got = [(m.subject, m.payload) for m in barrier(receiver, sender)]
+                check(got == [each for each in sent if each[0] == "s.a"], f"{len(got)} messages on s.a, or others")
+                got = [(m.subject, m.payload) for m in barrier(other, sender)]
+                check(got == sent, f"{len(got)} messages on s.*, or others")
 
 
 @pair
@@ -921,6 +946,55 @@ def an_accepted_connection_word_for_word(server):
         raw.send(f"LS+ {loop}\n")
         text = raw.closed()
         check('-ERR \'Loop detected for leafnode account="$G". Delaying attempt to reconnect for 30s\'' in text, text)
+
+
+@alone
+def a_stream_in_any_pieces(server):
+    """What a leafnode brings, alone and many alike: every subscriber gets what is meant for it, and the counts are true."""
+    text, sent = stream("LMSG", "", ["t.a", "t.a", "t.b", "t.c", "t.d", "t.nobody"], 7, 150)
+    with Node(server) as node, Client(node) as one, Client(node) as two, Client(node) as member:
+        for client, subject, queue in ((one, "t.a", ""), (one, "t.c", ""), (two, "t.a", ""), (two, "t.*", ""), (member, "t.d", "q")):
+            client.sub(subject, queue)
+            client.sync()
+        for number, pieces in enumerate((1 << 20, 70_000, 1400)):
+            connect = {"version": "2.15.1", "server_id": f"NX{number}", "name": f"raw{number}", "headers": True, "protocol": 3}
+            raw, _ = solicit(node, json.dumps(connect))
+            raw.send("PING\n")
+            raw.until("PONG")
+            received = [[], [], []]
+            drinkers = [threading.Thread(target=drink, args=each) for each in zip((one, two, member), received, (2, 4, 1))]
+            for drinker in drinkers:
+                drinker.start()
+            for at in range(0, len(text), pieces):
+                raw.sock.sendall(text[at:at + pieces])
+            raw.send("PING\n")
+            raw.until("PONG")
+            row = node.leafs()[0]
+            raw.send("LMSG t.a 3\nend\nLMSG t.c 3\nend\nLMSG t.d | q 3\nend\n")
+            for drinker in drinkers:
+                drinker.join(60)
+            wanted = [[each for each in sent if each.subject in ("t.a", "t.c")],
+                      [each for each in sent for _ in range(2 if each.subject == "t.a" else 1)],
+                      [each for each in sent if each.queue and each.subject == "t.d"]]
+            for who, (got, should) in enumerate(zip(received, wanted)):
+                should = [(each.subject, each.reply, each.headers, each.payload) for each in should]
+                check(sorted(got) == sorted(should), f"client {who}, pieces of {pieces}: {len(got)} messages instead of {len(should)}")
+                for subject in {each[0] for each in should}:
+                    same = [[each for each in some if each[0] == subject] for some in (got, should)]
+                    check(who == 1 or same[0] == same[1], f"client {who}, pieces of {pieces}: the order on {subject}")
+            check(row["in_msgs"] == len(sent), f"in_msgs {row['in_msgs']}, not {len(sent)}")
+            raw.sock.close()
+            check(until(lambda: node.leafs() == []), "the leafnode stays")
+
+
+def drink(client, got, ends):
+    """Messages up to the last of so many that say "end"."""
+    while ends > 0:
+        message = client.message(30)
+        if message.payload == b"end":
+            ends -= 1
+        else:
+            got.append((message.subject, message.reply, message.header, message.payload))
 
 
 @alone

@@ -30,5 +30,22 @@ TEST(Crc32c, InstructionAgreesWithTables) {
   EXPECT_EQ(crc32c(bytes.data(), bytes.size()), crc32c_by_table(bytes.data(), bytes.size()));
 }
 
+// Around the lengths that go in strands, and begun from what stood before.
+TEST(Crc32c, LongInputInAnyPieces) {
+  std::mt19937 chance(2);
+  std::string bytes(40'000, '\0');
+  for (char& byte : bytes) byte = static_cast<char>(chance());
+  for (const size_t around : {768u, 6144u, 6912u, 2 * 6144u, 30'000u}) {
+    for (size_t size = around - 20; size < around + 20; ++size) {
+      const uint32_t whole = crc32c_by_table(bytes.data() + 3, size);
+      ASSERT_EQ(crc32c(bytes.data() + 3, size), whole) << size;
+      const size_t cut = chance() % size;
+      const uint32_t front = crc32c(bytes.data() + 3, cut);
+      ASSERT_EQ(crc32c(bytes.data() + 3 + cut, size - cut, front), whole) << size << " " << cut;
+      ASSERT_EQ(crc32c_by_table(bytes.data() + 3 + cut, size - cut, front), whole) << size << " " << cut;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace peregrine::net::s2
