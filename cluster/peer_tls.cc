@@ -47,6 +47,19 @@ PeerTls PeerTls::load(const config::Options& options, config::Findings& findings
   return tls;
 }
 
+std::vector<std::pair<std::string, PeerTls::Block>> PeerTls::all() const {
+  std::vector<std::pair<std::string, Block>> out;
+  const auto add = [&out](std::string name, const Block& block) {
+    if (block != nullptr) out.emplace_back(std::move(name), block);
+  };
+  add("cluster tls", routes);
+  add("gateway tls", gateways);
+  add("leafnodes tls", leafnodes);
+  for (const auto& [name, block] : remote_gateways) add(fmt::format("gateway {} tls", name), block);
+  for (size_t n = 0; n < remote_leafs.size(); ++n) add(fmt::format("leafnode remote {} tls", n + 1), remote_leafs[n]);
+  return out;
+}
+
 config::Findings check_tls(const config::Options& options) {
   config::Findings findings;
   PeerTls::load(options, findings);

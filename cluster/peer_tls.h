@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/options.h"
@@ -24,6 +25,9 @@ struct PeerTls {
   std::map<std::string, Block, std::less<>> remote_gateways;  // with a block of their own
   std::vector<Block> remote_leafs;                            // by place in leafnodes.remotes
   Block plain_remote;  // of remotes without a block, whose hub wants TLS; null without remotes
+
+  // All of them, as the configuration calls them.
+  std::vector<std::pair<std::string, Block>> all() const;
 
   // What cannot be read is found, and null.
   static PeerTls load(const config::Options& options, config::Findings& findings);

@@ -418,8 +418,8 @@ Section make_options_section() {
           port<S>("http_port|monitor_port", &S::http_port, "0",
                   "port of monitoring, 8222 by convention; 0 = off, -1 = random"),
           text<S>("http_base_path", &S::http_base_path, "", "prefix of the monitoring paths; empty = /"),
-          listen<S>("https", &S::http_host, &S::https_port, "", "the same over TLS").later(),
-          port<S>("https_port", &S::https_port, "0", "the same over TLS").later(),
+          listen<S>("https", &S::http_host, &S::https_port, "", "the same over TLS, with the certificate of `tls`"),
+          port<S>("https_port", &S::https_port, "0", "the same over TLS, with the certificate of `tls`"),
           port<S>("prof_port", &S::prof_port, "0", "Go profiling in nats-server").later(),
           integer<S>("prof_block_rate", &S::prof_block_rate, 0, kMost32, "0", "Go profiling in nats-server").later(),
 

@@ -135,6 +135,12 @@ class Check {
     }
     leafnodes();
     if (options_.gateway.port != 0 && options_.gateway.name.empty()) error("gateway", "gateway has no name");
+    if (options_.http_port != 0 && options_.https_port != 0) {
+      error("https_port",
+            fmt::format("can't specify both HTTP ({}) and HTTPs ({}) ports", options_.http_port, options_.https_port));
+    } else if (options_.https_port != 0 && !options_.tls) {
+      error("https_port", "TLS cert and key required for HTTPS");
+    }
     if (options_.websocket.port != 0 && !options_.websocket.tls && !options_.websocket.no_tls) {
       error("websocket", "websocket requires TLS configuration");
     }

@@ -166,10 +166,13 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   broker_plan.make_backend = choice->make;
   broker_plan.listeners = listeners->fds;
   broker_plan.seed = seed;
+  std::shared_ptr<const net::tls::Context> client_context, monitor_tls;
   if (options.tls) {
     auto context = net::tls::Context::make(*options.tls, net::tls::Use::kListener);
     if (!context) return fatal(context.error());
-    broker_plan.client_tls = std::make_shared<const net::tls::Clients>(*context, options);
+    client_context = *context;
+    broker_plan.client_tls = std::make_shared<const net::tls::Clients>(client_context, options);
+    if (options.https_port != 0) monitor_tls = client_context;
   }
   peering.add_listeners(broker_plan);
   const std::shared_ptr<const net::tls::Clients> client_tls = broker_plan.client_tls;
@@ -187,7 +190,7 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   if (options.tls) {
     facts.tls_required = !config::allows_plain_clients(options);
     facts.tls_verify = options.tls->verify;
-    facts.cert_not_after_ns = client_tls->context().not_after_ns();
+    facts.client_tls = client_context;
   }
   facts.auth_required = server.auth.announced();
   facts.options = std::make_shared<const config::Options>(options);
@@ -199,17 +202,16 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.gateway_port = peering.gateway_port();
   facts.gateway_host = peering.gateway_host();
   const cluster::PeerTls& tls = peering.tls();
-  if (tls.routes != nullptr) facts.cluster_cert_not_after_ns = tls.routes->not_after_ns();
-  if (tls.gateways != nullptr) facts.gateway_cert_not_after_ns = tls.gateways->not_after_ns();
-  if (tls.leafnodes != nullptr) facts.leaf_cert_not_after_ns = tls.leafnodes->not_after_ns();
+  facts.cluster_tls = tls.routes;
+  facts.gateway_tls = tls.gateways;
+  facts.leaf_tls = tls.leafnodes;
   facts.describe_backend = choice->describe;
   facts.cores = static_cast<int>(allowed.cpus.size());
   facts.shards = static_cast<int>(plan.shards);
   net::control::ShardSource source(server, broker, facts);
   net::Monitor monitor(source, *log);
-  if (options.http_port != 0) {
-    error = monitor.start(options.http_host.empty() ? options.host : options.http_host, options.http_port,
-                          options.http_base_path);
+  if (const int port = monitor_tls == nullptr ? options.http_port : options.https_port; port != 0) {
+    error = monitor.start(config::monitoring_host(options), port, options.http_base_path, monitor_tls);
     if (!error.empty()) return fatal(error);
   }
 
@@ -240,22 +242,25 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
         ports.nats.push_back("nats://" + net::host_and_port(address, options.port));
       }
     } else {
-      ports.nats = net::control::listener_urls("nats", options.host, options.port);
+      ports.nats = net::control::listener_urls(options.tls ? "tls" : "nats", options.host, options.port);
     }
     if (monitor.running()) {
-      ports.monitoring = net::control::listener_urls(
-          "http", options.http_host.empty() ? options.host : options.http_host, monitor.port());
+      ports.monitoring = net::control::listener_urls(monitor_tls == nullptr ? "http" : "https",
+                                                     config::monitoring_host(options), monitor.port());
     }
     if (peering.route_port() != 0)
-      ports.cluster = net::control::listener_urls("nats", peering.route_host(), peering.route_port());
+      ports.cluster =
+          net::control::listener_urls(options.cluster.tls ? "tls" : "nats", peering.route_host(), peering.route_port());
     if (peering.leaf_port() != 0)
       ports.leafnodes = net::control::listener_urls("nats", peering.leaf_host(), peering.leaf_port());
     if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
   }
 
   net::control::Signals signals;
+  net::control::ControlLoop::Certificates certificates = tls.all();
+  if (client_context != nullptr) certificates.emplace_back("tls", client_context);
   net::control::ControlLoop(
-      server, broker, [&peering] { peering.enter_lame_duck(); }, *log)
+      server, broker, [&peering] { peering.enter_lame_duck(); }, std::move(certificates), *log)
       .run(signals);
 
   log->info("Initiating Shutdown...");

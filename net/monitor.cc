@@ -164,14 +164,17 @@ struct Monitor::Impl {
 Monitor::Monitor(MonitorSource& source, core::Log& log) : impl_(std::make_unique<Impl>(source, log)) {}
 Monitor::~Monitor() { stop(); }
 
-std::string Monitor::start(const std::string& host, int port, const std::string& base_path) {
+std::string Monitor::start(const std::string& host, int port, const std::string& base_path,
+                           std::shared_ptr<const tls::Context> tls) {
+  const bool secure = tls != nullptr;
   impl_->base = clean_path(base_path);
   while (impl_->base.ends_with('/')) impl_->base.pop_back();
   const std::string reason = impl_->server.start(
-      host, port, [impl = impl_.get()](const HttpRequest& request) { return impl->answer(request); });
+      host, port, [impl = impl_.get()](const HttpRequest& request) { return impl->answer(request); }, std::move(tls));
   if (!reason.empty()) return "can't listen to the monitor port: " + reason;
   const bool v6 = host.find(':') != std::string::npos;
-  impl_->log.info("Starting http monitor on {}{}{}:{}", v6 ? "[" : "", host, v6 ? "]" : "", impl_->server.port());
+  impl_->log.info("Starting http{} monitor on {}{}{}:{}", secure ? "s" : "", v6 ? "[" : "", host, v6 ? "]" : "",
+                  impl_->server.port());
   return {};
 }
 

@@ -23,6 +23,10 @@
 
 namespace peregrine::net {
 
+namespace tls {
+class Context;
+}
+
 // What is known about the server as a whole. Times: nanoseconds since the Unix epoch.
 struct ServerFacts {
   std::string server_id;
@@ -38,9 +42,8 @@ struct ServerFacts {
   bool auth_required = false;
   bool tls_required = false;
   bool tls_verify = false;
-  // When the listeners' certificates expire; 0 = there are none.
-  int64_t cert_not_after_ns = 0, cluster_cert_not_after_ns = 0, gateway_cert_not_after_ns = 0,
-          leaf_cert_not_after_ns = 0;
+  // Of the listeners; null = in clear.
+  std::shared_ptr<const tls::Context> client_tls, cluster_tls, gateway_tls, leaf_tls;
   std::string ip;
   std::vector<std::string> connect_urls;
   std::vector<std::string> ws_connect_urls;
@@ -88,9 +91,10 @@ class Monitor {
   Monitor& operator=(const Monitor&) = delete;
 
   // Binds, logs "Starting http monitor on host:port" and serves. `port` -1 = any free one. `base_path` as
-  // http_base_path. Returns "" or the reason, in the words of nats-server: "can't listen to the monitor port: listen
-  // tcp ...".
-  std::string start(const std::string& host, int port, const std::string& base_path);
+  // http_base_path. `tls`: https. Returns "" or the reason, in the words of nats-server: "can't listen to the monitor
+  // port: listen tcp ...".
+  std::string start(const std::string& host, int port, const std::string& base_path,
+                    std::shared_ptr<const tls::Context> tls = nullptr);
   void stop();
 
   bool running() const;

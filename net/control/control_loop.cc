@@ -20,8 +20,7 @@ void ControlLoop::on_signal(Signal signal) {
       if (!lame_duck_) done_ = true;  // lame duck mode is already the way out
       return;
     case Signal::kReload:
-      log_.warn("config reload comes with a later version; nothing was changed");
-      return;
+      return reload();
     case Signal::kReopenLog:
       log_.reopen();
       return;
@@ -29,6 +28,16 @@ void ControlLoop::on_signal(Signal signal) {
       begin_lame_duck();
       return;
   }
+}
+
+// Certificates are renewed while the server runs; the rest of the configuration is read at the start alone.
+void ControlLoop::reload() {
+  for (const auto& [name, context] : certificates_) {
+    if (const std::string error = context->reload(); error.empty()) log_.info("Reloaded: {} = certificates", name);
+    else log_.error("Failed to reload server configuration: {}: {}", name, error);
+  }
+  log_.warn("config reload comes with a later version; nothing{} was changed",
+            certificates_.empty() ? "" : " but certificates");
 }
 
 void ControlLoop::begin_lame_duck() {

@@ -7,6 +7,8 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -106,15 +108,30 @@ class Threads final : public httplib::TaskQueue {
 // One connection, with a deadline per request rather than per read: a peer that drips bytes does not keep its thread.
 class Connection final : public httplib::Stream {
  public:
-  Connection(int fd, int stop_fd) : fd_(fd), stop_fd_(stop_fd) {
+  // `tls`: null = in clear.
+  Connection(int fd, int stop_fd, SSL_CTX* tls) : fd_(fd), stop_fd_(stop_fd) {
+    if (tls != nullptr) ssl_.reset(SSL_new(tls));
     const int on = 1;  // httplib sends head and body apart, and the body must not wait for the head's ACK
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  }
+
+  // In clear there is nothing to do. False: no TLS came of it.
+  bool shake_hands(bool secure) {
+    if (!secure) return true;
+    deadline_ = steady_clock::now() + std::chrono::seconds(HttpServer::kRequestSeconds);
+    fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) | O_NONBLOCK);
+    if (ssl_ == nullptr || SSL_set_fd(ssl_.get(), fd_) != 1) return false;
+    return with_tls([this] { return SSL_accept(ssl_.get()); }) == 1;
+  }
+  void say_goodbye() {
+    ERR_clear_error();
+    if (ssl_ != nullptr && SSL_is_init_finished(ssl_.get())) SSL_shutdown(ssl_.get());
   }
 
   // Waits for the first byte of a request; false = the peer has gone, was idle for too long, or the server stops.
   bool wait_for_request() {
     deadline_ = steady_clock::now() + std::chrono::seconds(HttpServer::kRequestSeconds);
-    if (begin_ < end_) return true;
+    if (begin_ < end_ || (ssl_ != nullptr && SSL_pending(ssl_.get()) > 0)) return begin_ < end_ || fill();
     pollfd fds[] = {{fd_, POLLIN, 0}, {stop_fd_, POLLIN, 0}};
     while (true) {
       const int ready = poll(fds, 2, milliseconds_until(deadline_));
@@ -128,7 +145,7 @@ class Connection final : public httplib::Stream {
   bool is_writable() const override { return wait(POLLOUT); }
 
   ssize_t read(char* bytes, size_t size) override {
-    if (begin_ == end_ && (!wait(POLLIN) || !fill())) return -1;
+    if (begin_ == end_ && !fill()) return -1;
     const size_t n = std::min(size, end_ - begin_);
     std::memcpy(bytes, buffer_ + begin_, n);
     begin_ += n;
@@ -140,6 +157,13 @@ class Connection final : public httplib::Stream {
     while (done < size) {
       // Progress earns more time: a large answer over a thin line is fine, a reader that has stopped is not.
       deadline_ = steady_clock::now() + std::chrono::seconds(HttpServer::kRequestSeconds);
+      if (ssl_ != nullptr) {
+        const auto most = static_cast<int>(std::min<size_t>(size - done, 1 << 20));
+        const int n = with_tls([&] { return SSL_write(ssl_.get(), bytes + done, most); });
+        if (n <= 0) return -1;
+        done += static_cast<size_t>(n);
+        continue;
+      }
       if (!wait(POLLOUT)) return -1;
       const ssize_t n = send(fd_, bytes + done, size - done, MSG_NOSIGNAL | MSG_DONTWAIT);
       if (n < 0 && errno != EINTR && errno != EAGAIN) return -1;
@@ -161,8 +185,26 @@ class Connection final : public httplib::Stream {
     }
   }
 
+  // Repeats what OpenSSL could not do for want of bytes or room until it can; its result, 0 or less when it is no use.
+  template <class Step>
+  int with_tls(Step step) {
+    while (true) {
+      ERR_clear_error();
+      const int result = step();
+      if (result > 0) return result;
+      const int error = SSL_get_error(ssl_.get(), result);
+      if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) return result;
+      if (!wait(error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT)) return -1;
+    }
+  }
+
   bool fill() {
-    const ssize_t n = recv(fd_, buffer_, sizeof(buffer_), 0);
+    ssize_t n;
+    if (ssl_ != nullptr) {
+      n = with_tls([this] { return SSL_read(ssl_.get(), buffer_, sizeof(buffer_)); });
+    } else {
+      n = wait(POLLIN) ? recv(fd_, buffer_, sizeof(buffer_), 0) : -1;
+    }
     if (n <= 0) return false;
     begin_ = 0;
     end_ = static_cast<size_t>(n);
@@ -183,7 +225,12 @@ class Connection final : public httplib::Stream {
     port = std::atoi(service);
   }
 
+  struct Free {
+    void operator()(SSL* ssl) const { SSL_free(ssl); }
+  };
+
   const int fd_, stop_fd_;
+  std::unique_ptr<SSL, Free> ssl_;
   steady_clock::time_point deadline_;
   char buffer_[4096];
   size_t begin_ = 0, end_ = 0;
@@ -192,7 +239,7 @@ class Connection final : public httplib::Stream {
 // httplib's parsing and answering, over our sockets.
 class Protocol final : public httplib::Server {
  public:
-  explicit Protocol(int stop_fd) : stop_fd_(stop_fd) {}
+  Protocol(int stop_fd, std::shared_ptr<const tls::Context> tls) : stop_fd_(stop_fd), tls_(std::move(tls)) {}
   void serve(int listen_fd) {
     svr_sock_ = listen_fd;
     listen_after_bind();
@@ -200,17 +247,19 @@ class Protocol final : public httplib::Server {
 
  private:
   bool process_and_close_socket(socket_t fd) override {
-    Connection connection(fd, stop_fd_);
-    bool closed = false;
+    Connection connection(fd, stop_fd_, tls_ == nullptr ? nullptr : tls_->get().get());
+    bool closed = !connection.shake_hands(tls_ != nullptr);
     while (!closed && connection.wait_for_request()) {
       if (!process_request(connection, false, closed, nullptr)) break;
     }
+    connection.say_goodbye();
     shutdown(fd, SHUT_RDWR);
     close(fd);
     return true;
   }
 
   const int stop_fd_;
+  const std::shared_ptr<const tls::Context> tls_;
 };
 
 // Like Go's net.Listen("tcp", ...): the unspecified address means both families. Returns the descriptor, or -1 and the
@@ -294,7 +343,8 @@ HttpServer::~HttpServer() { stop(); }
 
 int HttpServer::port() const { return impl_->port; }
 
-std::string HttpServer::start(const std::string& host, int port, Handler handler) {
+std::string HttpServer::start(const std::string& host, int port, Handler handler,
+                              std::shared_ptr<const tls::Context> tls) {
   std::string reason;
   impl_->listen_fd = listen_on(host, std::max(0, port), reason);
   if (impl_->listen_fd < 0) return reason;
@@ -306,7 +356,7 @@ std::string HttpServer::start(const std::string& host, int port, Handler handler
   impl_->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   impl_->stopping = false;
   impl_->handler = std::move(handler);
-  impl_->protocol = std::make_unique<Protocol>(impl_->stop_fd);
+  impl_->protocol = std::make_unique<Protocol>(impl_->stop_fd, std::move(tls));
   Protocol& protocol = *impl_->protocol;
   protocol.new_task_queue = [] { return new Threads; };
   protocol.set_payload_max_length(64 * 1024);  // a body is read only to be ignored

@@ -10,6 +10,7 @@
 #include "net/control/monitor_answers.h"
 #include "net/control/monitor_rows.h"
 #include "net/socket.h"
+#include "net/tls/context.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -23,7 +24,8 @@ void put_tls(Json& json, const std::optional<config::Tls>& tls, bool verify) {
   put_unless_empty(json, "tls_verify", tls.has_value() && verify);
 }
 
-void put_not_after(Json& json, int64_t not_after_ns) {
+void put_not_after(Json& json, const tls::Context* tls) {
+  const int64_t not_after_ns = tls == nullptr ? 0 : tls->not_after_ns();
   if (not_after_ns != 0) json["tls_cert_not_after"] = core::format_time(not_after_ns);
 }
 
@@ -42,7 +44,7 @@ Json cluster_detail(const ServerFacts& facts) {
   json["pool_size"] = cluster.pool_size == 0 ? 3 : cluster.pool_size;
   put_unless_empty(json, "write_deadline", cluster.write_deadline.count());
   put_write_timeout(json, cluster.write_timeout);
-  put_not_after(json, facts.cluster_cert_not_after_ns);
+  put_not_after(json, facts.cluster_tls.get());
   return json;
 }
 
@@ -67,7 +69,7 @@ Json gateway_options(const ServerFacts& facts) {
   put_unless_empty(json, "reject_unknown", gateway.reject_unknown_cluster);
   put_unless_empty(json, "write_deadline", gateway.write_deadline.count());
   put_write_timeout(json, gateway.write_timeout);
-  put_not_after(json, facts.gateway_cert_not_after_ns);
+  put_not_after(json, facts.gateway_tls.get());
   return json;
 }
 
@@ -85,7 +87,7 @@ Json leaf_options(const ServerFacts& facts) {
     json["port"] = facts.leaf_port;
     json["auth_timeout"] = go_seconds(config::auth_timeout(options.authorization, options.tls));
     put_tls(json, options.tls, options.tls && options.tls->verify);
-    put_not_after(json, facts.leaf_cert_not_after_ns);
+    put_not_after(json, facts.leaf_tls.get());
   }
   put_unless_empty(json, "write_deadline", options.write_deadline.count());
   put_write_timeout(json, options.write_timeout);
@@ -243,7 +245,7 @@ HttpAnswer answer_varz(MonitorSource& source, const MonitorNumbers& numbers) {
   put_unless_empty(json, "system_account", facts.system_account);
   json["slow_consumer_stats"] = kind_counts(slow);
   json["stale_connection_stats"] = kind_counts(stale);
-  put_not_after(json, facts.cert_not_after_ns);
+  put_not_after(json, facts.client_tls.get());
   json["disk_io_wait_stats"] = {{"waiters", 0}, {"waits", 0}, {"wait_time", 0}, {"max_wait_time", 0}};
 
   Json& own = json["peregrine"] = Json::object();

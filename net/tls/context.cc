@@ -50,8 +50,6 @@ int64_t nanoseconds(const ASN1_TIME* time) {
 
 }  // namespace
 
-void Context::Free::operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
-
 bool Context::lets_in(std::string_view key) const {
   return pins_.empty() || std::find(pins_.begin(), pins_.end(), key) != pins_.end();
 }
@@ -97,8 +95,8 @@ std::string Context::load_authorities(const std::string& file) {
 }
 
 config::Result<std::shared_ptr<const Context>> Context::make(const config::Tls& tls, Use use) {
-  const std::shared_ptr<Context> made(new Context());
-  made->context_.reset(SSL_CTX_new(TLS_method()));
+  const std::shared_ptr<Context> made(new Context(tls, use));
+  made->context_.reset(SSL_CTX_new(TLS_method()), SSL_CTX_free);
   SSL_CTX* context = made->context_.get();
   if (context == nullptr) return config::Error{last_error()};
   made->checks_clients_ = tls.verify || use == Use::kBoth;
@@ -157,6 +155,16 @@ config::Result<std::shared_ptr<const Context>> Context::make(const config::Tls& 
     ERR_clear_error();
   }
   return std::shared_ptr<const Context>(made);
+}
+
+std::string Context::reload() const {
+  const config::Result<std::shared_ptr<const Context>> fresh = make(tls_, use_);
+  if (!fresh) return fresh.error();
+  const std::shared_ptr<ssl_ctx_st> context = (*fresh)->get();
+  not_after_ns_.store((*fresh)->not_after_ns(), std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  context_ = context;
+  return "";
 }
 
 }  // namespace peregrine::net::tls

@@ -99,7 +99,7 @@ Filter::Filter(core::BufferPool* pool, std::shared_ptr<const Context> context, s
       context_(std::move(context)),
       server_(std::move(server)),
       owner_(owner),
-      ssl_(SSL_new(context_->get())) {
+      ssl_(SSL_new(context_->get().get())) {
   if (ssl_ == nullptr) return;  // out of memory: begin() says so
   SSL* ssl = ssl_.get();
   BIO* bio = BIO_new(bio_method());

@@ -246,7 +246,7 @@ TEST(Flags, Cluster) {
 TEST(Flags, WhatIsNotBuiltIsRefusedByName) {
   EXPECT_EQ(error("-js"), "nats-server: flag -jetstream is not supported by this version yet");
   EXPECT_EQ(error("-js=false"), "");
-  EXPECT_EQ(error("-ms 8443"), "nats-server: flag -https_port is not supported by this version yet");
+  EXPECT_EQ(error("-ms 8443"), "nats-server: TLS cert and key required for HTTPS");
   EXPECT_NE(error("--backend dpdk").find("backend: dpdk needs a dpdk section that names a port and its addresses"),
             std::string::npos);
   EXPECT_EQ(error("-profile 1"), "nats-server: flag -profile is not supported by this version yet");

@@ -284,8 +284,6 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
       {"jetstream: true", "jetstream"},
       {"jetstream { store_dir: x, max_mem: 1GB }", "jetstream"},
       {"tls { cert_file: a, key_file: b, verify_and_map: true }", "tls.verify_and_map"},
-      {"https: \"a:1\"", "https"},
-      {"https_port: 1", "https_port"},
       {"accounts { A { users: [{user: a}] } }", "accounts"},
       {"accounts: [A, B]", "accounts"},
       {"operator: a", "operator"},

@@ -79,9 +79,10 @@ TEST(Reference, EveryBuiltOptionIsAliveExceptTheAlternatives) {
   ASSERT_TRUE(tree) << tree.error();
   for (const Key& key : options_section().keys) {
     const bool alive = tree->find(key.names[0]) != nullptr;
-    // listen and http are other spellings of host and port; a block that is present means something even when it is
-    // empty.
-    const bool alternative = key.names[0] == "listen" || key.names[0] == "http" || key.section != nullptr;
+    // listen, http and https are other spellings of host and port; a block that is present means something even when it
+    // is empty.
+    const bool alternative =
+        key.names[0] == "listen" || key.names[0] == "http" || key.names[0] == "https" || key.section != nullptr;
     EXPECT_EQ(alive, key.built && !alternative) << key.names[0];
   }
 }

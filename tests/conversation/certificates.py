@@ -41,6 +41,11 @@ class Certificates:
                        "-addext", f"subjectAltName={names}")
         return f'cert_file: "{self.path(name)}.pem", key_file: "{self.path(name)}-key.pem"'
 
+    def renew(self, name):
+        """Another certificate in the same files."""
+        os.remove(self.path(f"{name}.pem"))
+        self.pair(name)
+
     def block(self, name, more="", names=NAMES):
         """A tls block: that certificate, and trust in this authority."""
         return f'tls {{ {self.pair(name, names)}, ca_file: "{self.authority}"{", " + more if more else ""} }}'

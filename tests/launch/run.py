@@ -182,7 +182,7 @@ def usage(exe):
         done = exe.run(flag)
         check(done.returncode == 0, f"{flag}: exit code {done.returncode}")
         text = done.stdout
-        for word in ("Usage:", "--addr", "--port", "--server_name", "--pid", "--http_port", "--config", "-t", "--signal",
+        for word in ("Usage:", "--addr", "--port", "--server_name", "--pid", "--http_port", "--https_port", "--config", "-t", "--signal",
                      "--client_advertise", "--ports_file_dir", "--log", "--logtime", "--logtime_utc", "--syslog",
                      "--remote_syslog", "--debug", "--trace", "-DV", "--log_size_limit", "--max_traced_msg_len", "--user",
                      "--pass", "--auth", "--tls", "--tlscert", "--tlskey", "--tlsverify", "--tlscacert", "--routes",
@@ -409,6 +409,36 @@ def tls_flags(exe):
         with context.wrap_socket(sock, server_hostname="localhost") as tls:
             tls.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
             check(tls.recv(64) == b"PONG\r\n", "no PONG with a client certificate")
+
+
+@case
+def monitoring_over_tls(exe):
+    """https: who looks shows no certificate, even where clients have to."""
+    import http.client
+    secure = ("--tlsverify", "--tlscert", CERT, "--tlskey", KEY, "--tlscacert", CERT)
+    for flags, config in ((("-ms", "-1"), None), (("--https_port", "-1"), None), ((), f'https: "{HOST}:-1"\n')):
+        with exe.start(*loopback(*flags, *secure), config=config) as broker:
+            check(broker.ports["nats"][0].startswith("tls://"), f"{broker.ports}")
+            check(broker.ports["monitoring"][0].startswith("https://"), f"{broker.ports}")
+            broker.logged(rf"\[INF\] Starting https monitor on 127\.0\.0\.1:{broker.monitor_port}$")
+            connection = http.client.HTTPSConnection("localhost", broker.monitor_port, timeout=5 * PATIENCE,
+                                                     context=ssl.create_default_context(cafile=CERT))
+            for page in ("/varz", "/connz", "/varz", "/nothing"):  # on one connection
+                connection.request("GET", page)
+                answer = connection.getresponse()
+                body = answer.read()
+                check(answer.status == (404 if page == "/nothing" else 200), f"{page}: {answer.status} {body!r}")
+                if page == "/varz":
+                    check(json.loads(body)["http_port"] == 0 and "https_port" in json.loads(body), "ports of /varz")
+            connection.close()
+            with socket.create_connection((HOST, broker.monitor_port), timeout=5 * PATIENCE) as sock:
+                sock.sendall(b"GET /varz HTTP/1.0\r\n\r\n")
+                check(b"server_id" not in sock.recv(65536), "answered in clear")
+    done = exe.run(*loopback("-ms", "-1"))
+    check(done.returncode == 1 and "TLS cert and key required for HTTPS" in done.stderr, f"{done.returncode} {done.stderr}")
+    done = exe.run(*loopback("-m", "-1", "-ms", "-1", *secure))
+    check(done.returncode == 1 and "can't specify both HTTP (-1) and HTTPs (-1) ports" in done.stderr,
+          f"{done.returncode} {done.stderr}")
 
 
 class SecureWire(Wire):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import ssl
 
 from servers import HOST, Client, Link, Node, barrier, check, url, version
 from broker import Broker, StartError, until
@@ -155,6 +157,37 @@ def tls_links_heal(hub, leaf):
             link.hub.linked()
             link.leaf.linked()
             large_payloads(link)
+
+
+@alone
+def certificates_are_renewed(server):
+    """SIGHUP: who connects from now on is shown the new certificate, who is there stays; a broken file changes nothing."""
+    with Certificates() as certificates:
+        context = ssl.create_default_context(cafile=certificates.authority)
+        with Node(server, f'{certificates.block("own")}\n', leaf=certificates.block("own")) as node:
+            def shown(port):
+                with socket.create_connection((HOST, port), timeout=30) as sock:
+                    while sock.recv(1) != b"\n":  # INFO
+                        pass
+                    with context.wrap_socket(sock, server_hostname="localhost") as tls:
+                        return tls.getpeercert()["serialNumber"]
+            with socket.create_connection((HOST, node.port), timeout=30) as sock:
+                while sock.recv(1) != b"\n":
+                    pass
+                with context.wrap_socket(sock, server_hostname="localhost") as tls:
+                    before = [shown(node.port), shown(node.leaf_port)]
+                    certificates.renew("own")
+                    node.process.send_signal(signal.SIGHUP)
+                    renewed = until(lambda: {shown(node.port), shown(node.leaf_port)}.isdisjoint(before)
+                                    and [shown(node.port), shown(node.leaf_port)], 10)
+                    check(renewed, f"still {before}")
+                    tls.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+                    check(tls.recv(64) == b"PONG\r\n", "no PONG on the connection that was there")
+            with open(certificates.path("own.pem"), "w", encoding="ascii") as file:
+                file.write("nothing\n")
+            node.process.send_signal(signal.SIGHUP)
+            check(until(lambda: "failed to find any PEM data" in node.log(), 10), node.log_tail())
+            check([shown(node.port), shown(node.leaf_port)] == renewed, "other certificates")
 
 
 @alone

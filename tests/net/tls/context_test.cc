@@ -72,6 +72,23 @@ TEST(TlsContext, SaysWhatItCannotUse) {
   EXPECT_EQ(error(tls), "unrecognized curve preference CurveP1");
 }
 
+TEST(TlsContext, ReadsItsFilesAgain) {
+  Certificates certificates;
+  const config::Tls tls = certificates.block("server");
+  const auto made = Context::make(tls, Use::kListener);
+  ASSERT_TRUE(made) << made.error();
+  const std::shared_ptr<ssl_ctx_st> before = (*made)->get();
+  const int64_t expires = (*made)->not_after_ns();
+  certificates.make("server", "DNS:localhost", 30);
+  EXPECT_EQ((*made)->reload(), "");
+  EXPECT_NE((*made)->get(), before);
+  EXPECT_GT((*made)->not_after_ns(), expires);
+  const std::shared_ptr<ssl_ctx_st> good = (*made)->get();
+  std::ofstream(tls.cert_file) << "nothing\n";
+  EXPECT_NE((*made)->reload(), "");
+  EXPECT_EQ((*made)->get(), good) << "what can not be read changes nothing";
+}
+
 TEST(TlsContext, TakesACertificateOfEachKind) {
   Certificates certificates;
   config::Tls tls;

@@ -314,7 +314,7 @@ TEST_F(TlsFilter, VersionsMustMeet) {
   config::Tls modern = certificates_.block("localhost"), old = modern;
   modern.min_version = "1.3";
   connect(modern, old);
-  SSL_CTX* raw = context(old, Use::kRemote)->get();
+  SSL_CTX* raw = context(old, Use::kRemote)->get().get();
   EXPECT_EQ(SSL_CTX_get_min_proto_version(raw), TLS1_2_VERSION);
   exchange();
   EXPECT_EQ(client_->filter.version(), "1.3");
@@ -354,10 +354,10 @@ TEST_F(TlsFilter, RenegotiationIsRefused) {
   config::Tls block = certificates_.block("localhost");
   const auto server = context(block, Use::kListener);
   const auto client = context(block, Use::kRemote);
-  SSL_CTX_set_max_proto_version(client->get(), TLS1_2_VERSION);
+  SSL_CTX_set_max_proto_version(client->get().get(), TLS1_2_VERSION);
   server_.emplace(&pool_, server, "");
   // Not one of ours: it may ask.
-  SSL* asking = SSL_new(client->get());
+  SSL* asking = SSL_new(client->get().get());
   SSL_clear_options(asking, SSL_OP_NO_RENEGOTIATION);
   BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
   SSL_set_bio(asking, in, out);
