@@ -22,17 +22,17 @@ from .table import Table
 # Source files of each stop; the first pattern that fits decides.
 STOPS = [
     ("1 acquire: backend, receive", r"net/(epoll|uring|tcp)/|net/(backend|listen|receive)"),
-    ("2 turn: reactor, shard, timers", r"net/|core/(shard|server|timer_wheel|snapshot)"),
+    ("2 turn: reactor, shard, timers", r"net/|core/(shard\.|server|timer_wheel|snapshot|load|placement)"),
     ("3 parse", r"core/(parser|protocol)"),
     (
         "4 session: limits, permissions",
-        r"core/(client_session|session|permissions|subject|account|sid_table|subscription)",
+        r"core/(client_|session|permissions|subject|account|sid_table|subscription)",
     ),
-    ("5 match: cache, index", r"core/(sublist|match|hash|interest)"),
-    ("6 deliver", r"core/delivery"),
-    ("7 ring, to other shards", r"core/(ring|mailbox|crossing)"),
+    ("5 match: cache, index", r"core/(sublist|match|hash|interest|shard_interest)"),
+    ("6 deliver", r"core/(delivery|run\.|deal\.)"),
+    ("7 ring, to other shards", r"core/(ring|mailbox|crossing|literal_batch)"),
     ("8 outbox, send", r"core/(outbox|buffer)"),
-    ("copying (memcpy, memmove)", r"/mem(cpy|move|ccpy)|memmove|memcpy"),
+    ("copying (memcpy, memmove)", r"core/bytes|/mem(cpy|move|ccpy)|memmove|memcpy"),
 ]
 REST = "library, the rest"
 SCENARIOS_COUNTED = ("pub-16", "1to1-16", "1to1-1024", "subjects-4096", "own-write", "fan-100", "request-16", "churn")
