@@ -50,8 +50,8 @@ void unmap_chunk(void* chunk) { munmap(chunk, kHugeChunkBytes); }
 void* made_ahead() { return nullptr; }
 #else
 // Makes chunks ahead. The kernel clears 2 MiB, and may have to move what others have in the way before: a quarter of a
-// millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too many; more for
-// a second after one was missing, for the tables of an index grow all at the same time.
+// millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too many; more
+// while they go fast after one was missing, for the tables of an index grow all at the same time.
 class Maker {
  public:
   ~Maker() {
@@ -83,6 +83,8 @@ class Maker {
 
  private:
   static constexpr size_t kMost = 8;
+  // Nobody asking for so long is not growing any more.
+  static constexpr std::chrono::milliseconds kGrowing{100};
 
   void run() {
     // Not on the core of the shard that was the first to ask.
@@ -101,7 +103,7 @@ class Maker {
         else goal_ = ready_.size();  // until the next one is missing
       } else if (goal_ <= 1) {
         wanted_.wait(lock);
-      } else if (wanted_.wait_for(lock, std::chrono::seconds(1)) == std::cv_status::timeout) {
+      } else if (wanted_.wait_for(lock, kGrowing) == std::cv_status::timeout) {
         for (goal_ = 1; ready_.size() > goal_; ready_.pop_back()) unmap_chunk(ready_.back());
       }
     }
