@@ -104,8 +104,7 @@ Backend::~Backend() {
   }
   if (counted) --ports_->unquiet;
   if (turning_) {
-    ports_->log().log(core::LogLevel::kInfo, "dpdk: shard {}: {}", shard_,
-                      Report::sums(lane_->stats(), stack_->stats()));
+    ports_->log().log(core::LogLevel::kInfo, "dpdk: shard {}: {}", shard_, Report::sums(stack_->stats()));
   }
   ports_->publish(shard_, lane_->stats(), stack_->stats());
   for (const Listener& listener : listeners_) ports_->announce_listener(listener.port, false);

@@ -41,7 +41,7 @@ std::string Report::losses(int64_t now_ns, const LaneStats& lane, const tcp::Sta
   return text;
 }
 
-std::string Report::sums(const LaneStats& lane, const tcp::Stats& stack) {
+std::string Report::sums(const tcp::Stats& stack) {
   const uint64_t drops = std::accumulate(stack.drops.begin(), stack.drops.end(), uint64_t{0});
   return fmt::format(
       "{} frames in, {} out, {} refused; {} connections accepted, {} dialled; {} bytes in, {} out, {} sent again",

@@ -19,7 +19,7 @@ class Report {
   // first time at once, then all once in kEveryNs. Empty: nothing to tell.
   std::string losses(int64_t now_ns, const LaneStats& lane, const tcp::Stats& stack);
 
-  static std::string sums(const LaneStats& lane, const tcp::Stats& stack);
+  static std::string sums(const tcp::Stats& stack);
 
  private:
   static constexpr size_t kKinds = 11;

@@ -136,7 +136,9 @@ TEST(Outbox, MovedToAnotherSharedBytesStayWhereTheyLie) {
       const size_t n = to.gather(iov, 64, SIZE_MAX);
       for (size_t i = 0; i < n; ++i) {
         const char* const bytes = static_cast<const char*>(iov[i].iov_base);
-        if (*bytes == 's') ASSERT_TRUE(bytes >= shared->data && bytes < shared->data + shared->size);
+        if (*bytes == 's') {
+          ASSERT_TRUE(bytes >= shared->data && bytes < shared->data + shared->size);
+        }
       }
       twin.erase(0, moved);
       to.consume(to.pending());

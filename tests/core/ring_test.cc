@@ -28,7 +28,7 @@ bool produce(Ring& ring, std::string_view record) {
 TEST(Ring, NothingIsSeenBeforeItIsPublished) {
   Ring ring(1024);
   ASSERT_TRUE(produce(ring, "one"));
-  uint32_t size;
+  uint32_t size = 0;
   EXPECT_EQ(ring.peek(ring.snapshot(), size), nullptr);
   EXPECT_TRUE(ring.unpublished());
   ring.publish();
