@@ -28,6 +28,7 @@ namespace {
 #if defined(__SANITIZE_ADDRESS__)
 // The leak checker looks for pointers in what malloc gave, and in nothing else.
 void* map_chunk() { return std::aligned_alloc(kHugeChunkBytes, kHugeChunkBytes); }
+void* map_small_chunk() { return map_chunk(); }
 void unmap_chunk(void* chunk) { std::free(chunk); }
 #else
 void* map_chunk() {
@@ -40,7 +41,18 @@ void* map_chunk() {
   char* const chunk = from + before;
   if (before != 0) munmap(from, before);
   if (const size_t after = kHugeChunkBytes - before; after != 0) munmap(chunk + kHugeChunkBytes, after);
+  return chunk;
+}
+void ask_for_huge_page(void* chunk) {
   madvise(chunk, kHugeChunkBytes, MADV_HUGEPAGE);  // a hint: refused where there are none
+}
+// None was ready, and its reader has no milliseconds to give: small pages, as they are touched. The first of them is
+// touched before a huge one is asked for, so the kernel keeps to small ones and puts them together when it has time.
+void* map_small_chunk() {
+  void* const chunk = map_chunk();
+  if (chunk == nullptr) return nullptr;
+  *static_cast<volatile char*>(chunk) = 0;
+  ask_for_huge_page(chunk);
   return chunk;
 }
 void unmap_chunk(void* chunk) { munmap(chunk, kHugeChunkBytes); }
@@ -96,6 +108,7 @@ class Maker {
       if (ready_.size() < goal_) {
         lock.unlock();
         void* const chunk = map_chunk();
+        if (chunk != nullptr) ask_for_huge_page(chunk);
         for (size_t at = 0; chunk != nullptr && at < kHugeChunkBytes; at += 4096)
           static_cast<volatile char*>(chunk)[at] = 0;
         lock.lock();
@@ -136,7 +149,7 @@ thread_local Spare spare;
 void* allocate_huge_chunk() {
   if (spare.chunk != nullptr) return std::exchange(spare.chunk, nullptr);
   void* chunk = made_ahead();
-  if (chunk == nullptr) chunk = map_chunk();
+  if (chunk == nullptr) chunk = map_small_chunk();
   if (chunk == nullptr) throw std::bad_alloc();
   return chunk;
 }
