@@ -7,19 +7,19 @@ CASES = []
 
 
 class Case:
-    def __init__(self, body, nodes, short, long, namespaces, needs):
+    def __init__(self, body, nodes, short, long, needs):
         self.name = f"{body.__module__}.{body.__name__}"
-        self.body, self.nodes, self.short, self.long, self.namespaces, self.needs = body, nodes, short, long, namespaces, needs
+        self.body, self.nodes, self.short, self.long, self.needs = body, nodes, short, long, needs
         self.takes_long = "long" in inspect.signature(body).parameters
 
     def suits(self, mix):
         return len(mix) >= (self.nodes or 2) and (self.needs is None or self.needs(mix))
 
 
-def case(nodes=3, short=False, long=False, namespaces=False, needs=None):
+def case(nodes=3, short=False, long=False, needs=None):
     """nodes: how many of the mix it takes. short: also run by scripts/check. needs: says for a mix whether it makes sense."""
     def register(body):
-        CASES.append(Case(body, nodes, short, long, namespaces, needs))
+        CASES.append(Case(body, nodes, short, long, needs))
         return body
     return register
 

@@ -2,26 +2,27 @@
 """Clusters of real servers: Peregrine, the newest nats-server and Debian's 2.9, in any mix.
 
     run.py [--server BIN] [--server-args ARGS] [--against NATS_SERVER] [--debian NATS_SERVER] [--short | --long] [--mix MIX]...
-           [--only WORD]... [--list] [--repeat N] [--seed N]
+           [--only WORD]... [--list] [--repeat N] [--seed N] [--jobs N]
 
 A MIX is one letter per node: P Peregrine, N the newest nats-server, D Debian's (PNP). A case that needs fewer nodes takes the first
 ones. Without --mix: PPP and NPD for the short selection, more for the rest. Every case must hold with NNN and NND too: that shows
-that what it expects is what nats-server does. --short is what scripts/check runs; --long also cuts cables for a minute. Cases in
-network namespaces run in a child under unshare, as root or in a user namespace. CLUSTER_LOGS=1 prints the servers' logs on failure.
+that what it expects is what nats-server does. --short is what scripts/check runs; --long also cuts cables for a minute. Every case is
+held in a child of its own under unshare, as root or in a user namespace, --jobs at a time. CLUSTER_LOGS=1 prints the servers' logs on
+failure.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import random
-import subprocess
 import sys
-import time
 import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from registry import CASES  # noqa: E402
 from nodes import StartError, programs  # noqa: E402
+from several import hold, in_namespace  # noqa: E402
 import formation, interest, messages, hostile, monitoring, change, split  # noqa: E402,E401,F401  their cases register themselves, in this order
 
 SHORT_MIXES = ["PPP", "NPD"]
@@ -44,18 +45,19 @@ def selected(args):
                 yield case, mix
 
 
-def run_inside(case, mix, args):
-    """In a network namespace of its own, which goes away with the child."""
-    command = ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), sys.executable, "-B",
-               os.path.abspath(__file__), "--inside", "--only", case.name, "--mix", mix, "--seed", str(args.seed)]
-    for option, value in (("--server", args.server), ("--server-args", args.server_args), ("--against", args.against), ("--debian", args.debian)):
-        command += [f"{option}={value}"] if value else []
-    command += ["--long"] if args.long else []
-    done = subprocess.run(command, capture_output=True, text=True, timeout=CASE_S * (3 if args.long else 1), check=False)
-    sys.stderr.write(done.stderr)
-    if done.returncode != 0:
-        said = [line for line in done.stdout.splitlines() if line.startswith("FAIL ")]
-        raise AssertionError(said[0].split(": ", 1)[-1].rsplit(" (--seed", 1)[0] if said else done.stdout[-800:])
+def hold_inside(case, mix, available, args):
+    """The child's part."""
+    random.seed(args.seed)
+    missing = [letter for letter in set(mix) if letter not in available]
+    try:
+        assert not missing, f"no program for {missing}"
+        case.body([available[letter] for letter in mix], **({"long": args.long} if case.takes_long else {}))
+    except Exception as error:  # a case that breaks is a case that failed, whatever broke
+        if not isinstance(error, (AssertionError, StartError)):
+            traceback.print_exc()
+        print(f"FAIL {str(error) or repr(error)} (--seed {args.seed})", flush=True)
+        return 1
+    return 0
 
 
 def main():
@@ -70,8 +72,9 @@ def main():
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=3, help="cases at a time")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
     args = parser.parse_args()
     available = programs(args.server, args.server_args.split(), args.against, args.debian)
     args.seed = args.seed if args.seed is not None else random.randrange(1 << 30)
@@ -79,29 +82,15 @@ def main():
         for case, mix in selected(args):
             print(f"{case.name}/{mix}")
         return 0
-    passed = failed = 0
-    for _ in range(args.repeat):
-        for case, mix in selected(args):
-            name = f"{case.name}/{mix}"
-            start = time.monotonic()
-            random.seed(args.seed)
-            try:
-                missing = [letter for letter in set(mix) if letter not in available]
-                assert not missing, f"no program for {missing}"
-                if case.namespaces and not args.inside:
-                    run_inside(case, mix, args)
-                else:
-                    case.body([available[letter] for letter in mix], **({"long": args.long} if case.takes_long else {}))
-                passed += 1
-                print(f"ok {name} ({time.monotonic() - start:.1f} s)", flush=True)
-            except Exception as error:  # a case that breaks is a case that failed, whatever broke
-                failed += 1
-                if not isinstance(error, (AssertionError, StartError)):
-                    traceback.print_exc()
-                text = str(error) or repr(error)
-                print(f"FAIL {name}: {text} (--seed {args.seed})", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+    if args.inside:
+        return hold_inside(next(case for case in CASES if case.name == args.inside), args.mix[0], available, args)
+    again = [sys.executable, "-B", os.path.abspath(__file__), "--seed", str(args.seed), *(["--long"] if args.long else [])]
+    for option, value in (("--server", args.server), ("--server-args", args.server_args), ("--against", args.against), ("--debian", args.debian)):
+        again += [f"{option}={value}"] if value else []
+    limit_s = CASE_S * (3 if args.long else 1)
+    cases = [(f"{case.name}/{mix}", functools.partial(in_namespace, [*again, "--inside", case.name, "--mix", mix], limit_s))
+             for _ in range(args.repeat) for case, mix in selected(args)]
+    return hold(cases, args.jobs)
 
 
 if __name__ == "__main__":

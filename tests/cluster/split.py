@@ -15,7 +15,7 @@ from world import World
 IMPATIENT = "ping_interval: 1s\nping_max: 2"
 
 
-@case(namespaces=True, short=True)
+@case(short=True)
 def the_tutorial(mix):
     """Section 2 of the tutorial: three containers, only started without Docker. Then curl, and its two programs' messages."""
     names = ["nats-server-1", "nats-server-2", "nats-server-3"]
@@ -99,42 +99,42 @@ def cut_and_heal(mix, how, seconds):
         cluster.probe()
 
 
-@case(namespaces=True, short=True)
+@case(short=True)
 def cable_out_for_a_second(mix):
     cut_and_heal(mix, "down", 1)
 
 
-@case(namespaces=True)
+@case()
 def frames_lost_for_a_second(mix):
     cut_and_heal(mix, "drop", 1)
 
 
-@case(namespaces=True)
+@case()
 def cable_out_for_ten_seconds(mix):
     cut_and_heal(mix, "down", 10)
 
 
-@case(namespaces=True)
+@case()
 def frames_lost_for_ten_seconds(mix):
     cut_and_heal(mix, "drop", 10)
 
 
-@case(namespaces=True)
+@case()
 def two_that_do_not_hear_each_other(mix):
     cut_and_heal(mix, "pair", 10)
 
 
-@case(namespaces=True, long=True)
+@case(long=True)
 def cable_out_for_a_minute(mix):
     cut_and_heal(mix, "down", 60)
 
 
-@case(namespaces=True, long=True)
+@case(long=True)
 def frames_lost_for_a_minute(mix):
     cut_and_heal(mix, "drop", 60)
 
 
-@case(namespaces=True)
+@case()
 def cuts_at_random(mix, long=False):
     """Short and long cuts, one host or two of them, while everybody talks."""
     with World([f"host{i + 1}" for i in range(3)]) as world, Cluster(mix, extra=IMPATIENT, hosts=world.hosts) as cluster:

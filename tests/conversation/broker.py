@@ -4,6 +4,7 @@ Owns: the process, its temporary directory, its log. Ports are always random and
 number of runners may work at the same time. Nothing here knows which broker it starts.
 """
 
+import contextlib
 import glob
 import http.client
 import json
@@ -78,6 +79,19 @@ def free_port(host="127.0.0.1"):
         return port
 
 
+@contextlib.contextmanager
+def port_that_answers_no_syn():
+    """One whose accept queue is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as queue:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
 def until(condition, timeout_s=5.0, step_s=0.01):
     """Poll until condition() is truthy; its value, or None at PATIENCE times the timeout."""
     end = time.monotonic() + timeout_s * PATIENCE
@@ -150,6 +164,14 @@ class Broker:
 
     def log_tail(self):
         return self.log()[-600:].strip()
+
+    def logged_at(self, *texts):
+        """When the log first said all of these in one line, in seconds of the day; None: never."""
+        for line in self.log().splitlines():
+            if all(text in line for text in texts):
+                hours, minutes, seconds = line.split()[2].split(":")
+                return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return None
 
     def connect(self, timeout_s=5.0, receive_buffer=None):
         sock = socket.socket()

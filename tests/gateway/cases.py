@@ -2,14 +2,13 @@
 
 import base64
 import collections
-import contextlib
 import json
 import random
 import socket
 import time
 
 from across import barrier, conversation
-from broker import free_port, until
+from broker import free_port, port_that_answers_no_syn, until
 from nodes import HOST, Cluster, Node
 from registry import check, equal
 from streams import stream
@@ -298,12 +297,7 @@ def pauses_grow(mix):
         cluster.start()
 
         def attempt(number):
-            lines = [line for line in cluster[0].log().splitlines()
-                     if 'Error connecting to explicit gateway "gone"' in line and f"(attempt {number})" in line]
-            if not lines:
-                return None
-            hours, minutes, seconds = lines[0].split()[2].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return cluster[0].logged_at('Error connecting to explicit gateway "gone"', f"(attempt {number})")
         check(until(lambda: attempt(4), 10, 0.1), cluster[0].log_tail())
         pauses = [(attempt(n + 1) - attempt(n)) % 86400 for n in (1, 2, 3)]
         check(all(pause > least - 0.1 for pause, least in zip(pauses, (1, 2, 4))), f"pauses of {pauses} s")
@@ -312,14 +306,7 @@ def pauses_grow(mix):
 @case(short=True, mixes=(["P"], ["P", "N"]))
 def a_cluster_that_answers_no_syn(mix):
     """Each attempt is given up after a second, not when the kernel gives up, and the next one follows."""
-    with socket.socket() as listener, contextlib.ExitStack() as queue:
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        for _ in range(4):
-            waiting = queue.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex((HOST, port))
+    with port_that_answers_no_syn() as port:
         gateway = (f'connect_error_reports: 1\ngateway {{ name: c1, listen: "{HOST}:{free_port()}"\n'
                    f'  gateways: [ {{ name: gone, url: "nats://{HOST}:{port}" }} ] }}')
         with Cluster([mix[0][0]], extra=gateway) as cluster:

@@ -2,26 +2,26 @@
 """Super-clusters of real servers: Peregrine, the newest nats-server and Debian's 2.9, in any mix.
 
     run.py [--server BIN] [--server-args ARGS] [--against NATS_SERVER] [--debian NATS_SERVER] [--optimistic NATS_SERVER] [--short | --long]
-           [--mix MIX]... [--only WORD]... [--list] [--seed N]
+           [--mix MIX]... [--only WORD]... [--list] [--seed N] [--jobs N]
 
 A MIX is clusters, one letter per node, with slashes between: PP/NN is two clusters of two. P is Peregrine, N the newest nats-server, D
 Debian's, O nats-server 2.8, the last that guesses what others want (optimistic mode). Every case must hold with NN/NN/N too: that shows
-that what it expects is what nats-server does. --short is what scripts/check runs; --long also cuts wires for longer. GATEWAY_LOGS=1
-prints the servers' logs on failure.
+that what it expects is what nats-server does. --short is what scripts/check runs; --long also cuts wires for longer. Every case is held
+in a child of its own under unshare, as root or in a user namespace, --jobs at a time. GATEWAY_LOGS=1 prints the servers' logs on failure.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import random
-import subprocess
 import sys
-import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cluster"), str(HERE.parent / "conversation")]
 from nodes import programs  # noqa: E402
+from several import hold, in_namespace  # noqa: E402
 from cases import CASES, case  # noqa: E402
 import cuts  # noqa: E402
 import monitoring  # noqa: E402
@@ -41,34 +41,41 @@ HOSTED = {"tutorial_as_it_stands": (tutorial.as_it_stands, *TUTORIAL_MIXES, Fals
 CASE_S = 280
 
 
-def run_inside(name, mix, args):
-    """In a network namespace of its own, which goes away with the child."""
-    command = ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), sys.executable, "-B",
-               os.path.abspath(__file__), "--inside", name, "--mix", mix]
-    for option, value in (("--server", args.server), ("--server-args", args.server_args), ("--against", args.against),
-                          ("--debian", args.debian), ("--optimistic", args.optimistic)):
-        command += [f"{option}={value}"] if value else []
-    done = subprocess.run(command, capture_output=True, text=True, timeout=CASE_S, check=False)
-    sys.stderr.write(done.stderr)
-    if done.returncode != 0:
-        raise AssertionError((done.stdout + done.stderr)[-1500:])
-
-
 def clusters(mix, available):
     return [[available[letter] for letter in cluster] for cluster in mix.split("/")]
 
 
+BODIES = {case.__name__: case for case in CASES} | {name: hosted[0] for name, hosted in HOSTED.items()}
+# Those that measure.
+ALONE = {name for name in HOSTED if name.endswith("costs_nothing")}
+
+
 def selected(args):
-    """(name, mix, what to run)"""
+    """(name, mix); those that wait longest first."""
+    for name, (_, short, whole, long) in HOSTED.items():
+        for mix in args.mix or (short if args.short else whole):
+            if not long or args.long:
+                yield name, mix
     for case in CASES:
         usual = (SHORT_MIXES, MIXES) if case.mixes is None else case.mixes
         for mix in args.mix or usual[0 if args.short else 1]:
             if case.short or not args.short:
-                yield case.__name__, mix, lambda available, case=case, mix=mix: case(clusters(mix, available))
-    for name, (_, short, whole, long) in HOSTED.items():
-        for mix in args.mix or (short if args.short else whole):
-            if not long or args.long:
-                yield name, mix, lambda _, name=name, mix=mix: run_inside(name, mix, args)
+                yield case.__name__, mix
+
+
+def hold_inside(name, mix, available, seed):
+    """The child's part."""
+    random.seed(seed)
+    missing = [letter for letter in set(mix) - {"/"} if letter not in available]
+    try:
+        assert not missing, f"no program for {missing}"
+        BODIES[name](clusters(mix, available))
+    except Exception as error:  # a case that breaks is a case that failed, whatever broke
+        if not isinstance(error, AssertionError):
+            traceback.print_exc()
+        print(f"FAIL {str(error) or repr(error)} (--seed {seed})", flush=True)
+        return 1
+    return 0
 
 
 def main():
@@ -83,37 +90,24 @@ def main():
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=3, help="cases at a time")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     args = parser.parse_args()
     available = programs(args.server, args.server_args.split(), args.against, args.debian, args.optimistic)
     if args.inside:
-        HOSTED[args.inside][0](clusters(args.mix[0], available))
-        return 0
-    passed = failed = 0
-    for name, mix, body in selected(args):
-        if args.only and not any(word in name for word in args.only):
-            continue
-        if args.list:
-            print(f"{name}/{mix}")
-            continue
-        start = time.monotonic()
-        random.seed(args.seed)
-        try:
-            missing = [letter for letter in set(mix) - {"/"} if letter not in available]
-            assert not missing, f"no program for {missing}"
-            body(available)
-            passed += 1
-            print(f"ok {name}/{mix} ({time.monotonic() - start:.1f} s)", flush=True)
-        except Exception as error:  # a case that breaks is a case that failed, whatever broke
-            failed += 1
-            if not isinstance(error, AssertionError):
-                traceback.print_exc()
-            print(f"FAIL {name}/{mix}: {str(error) or repr(error)} (--seed {args.seed})", flush=True)
+        return hold_inside(args.inside, args.mix[0], available, args.seed)
+    again = [sys.executable, "-B", os.path.abspath(__file__), "--seed", str(args.seed)]
+    for option, value in (("--server", args.server), ("--server-args", args.server_args), ("--against", args.against),
+                          ("--debian", args.debian), ("--optimistic", args.optimistic)):
+        again += [f"{option}={value}"] if value else []
+    chosen = [(name, mix) for name, mix in selected(args) if not args.only or any(word in name for word in args.only)]
     if args.list:
+        print("\n".join(f"{name}/{mix}" for name, mix in chosen))
         return 0
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+    cases = [(f"{name}/{mix}", functools.partial(in_namespace, [*again, "--inside", name, "--mix", mix], CASE_S)) for name, mix in chosen]
+    measuring = [case for case in cases if case[0].split("/")[0] in ALONE]
+    return hold([case for case in cases if case not in measuring], args.jobs, measuring)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,10 @@ import signal
 import socket
 import ssl
 
+from pairs import alone, pair
 from servers import HOST, Client, Link, Node, barrier, check, url, version
 from broker import Broker, StartError, until
 from certificates import Certificates
-
-PAIRS = []  # (name, function), as in run.py
-ALONE = []
-
-
-def pair(function):
-    PAIRS.append((function.__name__, function))
-    return function
-
-
-def alone(function):
-    ALONE.append((function.__name__, function))
-    return function
 
 
 def leafnode_row(node):

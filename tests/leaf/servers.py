@@ -1,7 +1,9 @@
-"""Servers with leafnode links between them, and the clients that look across a link."""
+"""Servers with leafnode links between them, the clients that look across a link, and a peer made by hand."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -213,6 +215,82 @@ class Link:
         self.stop()
 
 
+class Members:
+    """Servers of one cluster, started one after the other; stopped together."""
+
+    def __init__(self, name):
+        self.name = name
+        self.nodes = []
+        self.routes = []
+
+    def add(self, binary, **more):
+        port = free_port()
+        routes = ", ".join(f'"nats-route://{HOST}:{each}"' for each in self.routes)
+        node = Node(binary, f'cluster {{ name: "{self.name}", listen: "{HOST}:{port}", routes: [{routes}] }}', **more)
+        self.routes.append(port)
+        self.nodes.append(node)
+        return node
+
+    def formed(self):
+        for node in self.nodes:
+            check(until(lambda: node.get_json("/routez")["num_routes"] >= len(self.nodes) - 1, 15), "no routes")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.stop()
+
+
+class Raw:
+    """A peer made by hand."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.sock.settimeout(8)
+        self.buffer = b""
+
+    def send(self, text):
+        self.sock.sendall(text.replace("\n", "\r\n").encode())
+
+    def line(self):
+        while b"\r\n" not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError(self.buffer)
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\r\n", 1)
+        return line.decode()
+
+    def until(self, word):
+        """Lines up to the one that contains `word`, which is the last; PINGs are answered."""
+        lines = []
+        while True:
+            lines.append(self.line())
+            if lines[-1] == "PING":
+                self.send("PONG\n")
+            if word in lines[-1]:
+                return lines
+
+    def closed(self):
+        rest = self.buffer
+        try:
+            while data := self.sock.recv(65536):
+                rest += data
+        except ConnectionError:
+            pass
+        return rest.decode()
+
+
+def solicit(node, connect='{"version":"2.15.1","server_id":"NX","name":"raw","cluster":"RAW","headers":true,"protocol":3}'):
+    raw = Raw(socket.create_connection((HOST, node.leaf_port)))
+    info = json.loads(raw.line()[5:])
+    if connect:
+        raw.send(f"CONNECT {connect}\n")
+    return raw, info
+
+
 VERSIONS = {}
 
 
@@ -220,3 +298,7 @@ def version(binary):
     if binary not in VERSIONS:
         VERSIONS[binary] = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10).stdout
     return VERSIONS[binary]
+
+
+def is_old(*binaries):
+    return any("2.9" in version(binary) for binary in binaries)
