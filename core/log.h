@@ -10,11 +10,10 @@
 // with quote() (core/go_format.h).
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>  // fmt::format() of the library; format_to() would be compiled into every file that logs
 
 #include <atomic>
 #include <cstdint>
-#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -45,9 +44,7 @@ class Log {
   template <class... Args>
   void log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) {
     if (!enabled(level)) return;
-    fmt::memory_buffer text;
-    fmt::format_to(std::back_inserter(text), format, std::forward<Args>(args)...);
-    write(level, {text.data(), text.size()});
+    write(level, fmt::format(format, std::forward<Args>(args)...));
   }
   template <class... Args>
   void info(fmt::format_string<Args...> format, Args&&... args) {
