@@ -101,6 +101,8 @@ ParserLimits ClientSession::limits() const {
 void ClientSession::feed(std::string_view in) {
   if (closing()) return;
   last_activity_ns_ = shard.now_ns();
+  if (shard.placement().relieving()) [[unlikely]]
+    shard.placement().fed(*this);
   if (suspended_ || held_by(kHoldTurn)) return keep(in);
   keep(think(in));
   shard.current_run().close();

@@ -11,7 +11,7 @@ namespace peregrine::core {
 namespace {
 
 constexpr int64_t kSecondNs = 1'000'000'000;
-constexpr uint32_t kBusyPermille = 500;
+constexpr uint32_t kBusyPermille = 500, kOverloadedPermille = 900;
 
 }  // namespace
 
@@ -49,14 +49,20 @@ void Placement::consider(Session& session) {
   const uint64_t of_bytes = session.traffic.in_bytes - std::exchange(heading.from_bytes, session.traffic.in_bytes);
   heading.rate_messages += messages;
   const bool most = 4 * messages >= 3 * of_messages || (4 * bytes >= 3 * of_bytes && 2 * messages >= of_messages);
-  if (!most || moving_ != nullptr || carrier_ == nullptr || stopped_ || session.kind != SessionKind::kClient) return;
-  const int64_t now = shard_.now_ns();
-  if (now < next_ns_ || now < heading.not_before_ns) return;
+  if (!most || session.kind != SessionKind::kClient) return;
   auto& client = static_cast<ClientSession&>(session);
-  if (!client.can_move() || !carrier_->can_carry() || !is_welcome(session)) return;
-  moving_ = &client;
-  target_ = heading.target;
-  until_ns_ = now + settings.patience_ns;
+  if (free_to_move(client, shard_.now_ns()) && is_welcome(session)) begin(client, heading.target);
+}
+
+bool Placement::free_to_move(const ClientSession& session, int64_t now_ns) const {
+  return moving_ == nullptr && !stopped_ && now_ns >= next_ns_ && now_ns >= session.heading->not_before_ns &&
+         carrier_ != nullptr && carrier_->can_carry() && session.can_move();
+}
+
+void Placement::begin(ClientSession& session, uint32_t target) {
+  moving_ = &session;
+  target_ = target;
+  until_ns_ = shard_.now_ns() + settings.patience_ns;
   fenced_ = false;
   session.hold(kHoldMoving);
 }
@@ -74,6 +80,58 @@ bool Placement::is_welcome(Session& session) const {
   return 2 * rate >= there.messages;
 }
 
+uint32_t Placement::idlest(int64_t now_ns) const {
+  const std::vector<Shard*>& shards = shard_.server().shards;
+  uint32_t best = shard_.index(), least = kBusyPermille;
+  for (uint32_t n = 0; n < shards.size(); ++n) {
+    const uint32_t permille = n == shard_.index() ? UINT32_MAX : shards[n]->load().look(now_ns).permille;
+    if (permille >= least) continue;
+    best = n;
+    least = permille;
+  }
+  return best;
+}
+
+void Placement::judge(int64_t now_ns) {
+  look_at_ns_ = now_ns + settings.window_ns;
+  ClientSession* const candidate = std::exchange(candidate_, nullptr);
+  candidate_messages_ = most_ = 0;
+  const int64_t looked_ns = std::exchange(looked_ns_, 0);
+  const Load::Seen own = shard_.load().look(now_ns);
+  if (own.permille < kOverloadedPermille || stopped_ || carrier_ == nullptr || !carrier_->can_carry()) return;
+  // Who shares its core with others is not helped by more work elsewhere on this machine.
+  const int64_t core_ns = carrier_->core_time_ns(), had_ns = core_ns - std::exchange(looked_core_ns_, core_ns);
+  looked_ns_ = now_ns;
+  if (looked_ns == 0 || had_ns * 1000 < kOverloadedPermille * (now_ns - looked_ns)) return;
+  const uint32_t target = idlest(now_ns);
+  if (target == shard_.index()) return;
+  if (candidate != nullptr && free_to_move(*candidate, now_ns)) {
+    begin(*candidate, target);
+    return;
+  }
+  ++window_;
+  most_ = std::max<uint64_t>(own.messages * static_cast<uint64_t>(settings.window_ns) / 2'000'000, 1);
+}
+
+void Placement::fed(ClientSession& session) {
+  if (session.heading == nullptr) session.heading = std::make_unique<Heading>();
+  Heading& heading = *session.heading;
+  if (heading.window != window_) {
+    heading.window = window_;
+    heading.window_messages = session.traffic.in_msgs;
+    return;
+  }
+  const uint64_t messages = session.traffic.in_msgs - heading.window_messages;
+  if (messages > most_) {
+    if (candidate_ != &session) return;
+    candidate_ = nullptr;
+    candidate_messages_ = 0;
+  } else if (messages > candidate_messages_ && free_to_move(session, shard_.now_ns())) {
+    candidate_ = &session;
+    candidate_messages_ = messages;
+  }
+}
+
 // It stays, for now, and is read from again.
 void Placement::give_up() {
   ClientSession& session = *std::exchange(moving_, nullptr);
@@ -83,6 +141,7 @@ void Placement::give_up() {
 
 void Placement::forget(Session& session) {
   if (moving_ == &session) moving_ = nullptr;
+  if (candidate_ == &session) candidate_ = nullptr;
 }
 
 void Placement::stop() {

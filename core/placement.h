@@ -23,6 +23,11 @@
 // that its effect can be seen); lame duck mode; a backend that can not give connections away (DPDK: the NIC decides); a
 // connection with a filter.
 //
+// And back: a shard that has had nine tenths of its time on its core, all of it for work, while another worked less
+// than half, sends one publisher in each window_ns to the idlest: of those it was fed by, the one who published most,
+// but not more than half of what the shard handles (that one would take the load along). It comes back when the
+// shard has half of its time again, not before.
+//
 // One per shard, on its thread. The counters of a publisher whose messages cross are in Session::heading.
 #pragma once
 
@@ -45,6 +50,7 @@ struct Heading {
   uint64_t rate_messages = 0;                  // the same, since
   int64_t rate_from_ns = 0;                    // ... then
   int64_t not_before_ns = 0;                   // not to be moved
+  uint64_t window = 0, window_messages = 0;    // of relief: which it was last seen in, what it had published then
 };
 
 // A connection between two backends, in nobody's hands: dropped, it is closed.
@@ -57,6 +63,8 @@ class CarriedConnection {
 class Carrier {
  public:
   virtual bool can_carry() const = 0;
+  // How long this shard's thread has been on its core; a simulation is never put off it.
+  virtual int64_t core_time_ns() const = 0;
   // The connection of a session that is not read from and has nothing in flight. Null: not yet (or never: it broke).
   // Otherwise no event of it comes any more.
   virtual std::unique_ptr<CarriedConnection> give(Session& session) = 0;
@@ -78,7 +86,8 @@ class Placement {
     int64_t gap_ns = 5'000'000;
     uint32_t rest_s = 1, rest_longest_s = 64;
     int64_t rate_ns = 2'000'000;  // over which a publisher's share of a busy shard's work is measured
-    bool fence = true;            // off only to prove that it is needed
+    int64_t window_ns = 20'000'000;
+    bool fence = true;  // off only to prove that it is needed
   };
 
   explicit Placement(Shard& shard) : shard_(shard) {}
@@ -89,7 +98,16 @@ class Placement {
   // `session`, of this shard, has published messages that went to `target` and nobody else.
   void crossed(Session& session, uint32_t target, uint64_t messages, uint64_t bytes);
 
-  // Once per turn; true if something moved.
+  // Is this shard looking for a publisher to send away? Then it wants to hear whom it is fed by.
+  bool relieving() const { return most_ != 0; }
+  void fed(ClientSession& session);
+  // In each turn: has it too much to do?
+  void look_around(int64_t now_ns) {
+    if (now_ns >= look_at_ns_) [[unlikely]]
+      judge(now_ns);
+  }
+
+  // Once per turn while waiting(); true if something moved.
   bool step();
   bool waiting() const { return moving_ != nullptr; }  // look again soon
   static constexpr int64_t kLookNs = 30'000;
@@ -105,6 +123,10 @@ class Placement {
   void start_over(Session& session, uint32_t target, uint64_t messages, uint64_t bytes);
   void consider(Session& session);
   bool is_welcome(Session& session) const;
+  void judge(int64_t now_ns);
+  uint32_t idlest(int64_t now_ns) const;
+  bool free_to_move(const ClientSession& session, int64_t now_ns) const;
+  void begin(ClientSession& session, uint32_t target);
   void give_up();
   void set_fence();
   bool fence_passed() const;
@@ -121,6 +143,13 @@ class Placement {
   uint64_t fenced_messages_ = 0;  // the session had published when the fence was set
   std::vector<uint64_t> fence_;   // by shard: how far it has to have read
   uint64_t moved_in_ = 0, moved_out_ = 0;
+
+  // Relief.
+  int64_t look_at_ns_ = 0, looked_ns_ = 0, looked_core_ns_ = 0;
+  uint64_t window_ = 0;
+  uint64_t most_ = 0;  // messages one may have published in this window to be sent away; 0: nobody is
+  ClientSession* candidate_ = nullptr;
+  uint64_t candidate_messages_ = 0;
 };
 
 }  // namespace peregrine::core

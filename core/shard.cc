@@ -186,6 +186,7 @@ bool Shard::end_turn() {
   if (shard_count_ > 1) {
     if (!rules.drain_before_think) drain_interest();
     publish();
+    placement_.look_around(now_ns_);
     if (placement_.waiting()) busy |= placement_.step();
   }
   return busy;

@@ -163,6 +163,8 @@ class Backend : public core::Lender {
 
   virtual AcceptErrors accept_errors() const { return {}; }
   virtual int64_t now_ns() const = 0;  // monotonic; virtual time in the simulation
+  // How long this thread has been on its core; a simulation is never put off it.
+  virtual int64_t core_time_ns() const { return now_ns(); }
   virtual const BackendReport& report() const = 0;
 };
 

@@ -94,6 +94,7 @@ class Reactor final : public core::Carrier {
   core::Shard& shard() { return shard_; }
 
   bool can_carry() const override { return backend_->can_give(); }
+  int64_t core_time_ns() const override { return backend_->core_time_ns(); }
   std::unique_ptr<core::CarriedConnection> give(core::Session& session) override;
   uint32_t take(std::unique_ptr<core::CarriedConnection> connection) override;
   void bind(core::Session& session) override;

@@ -13,6 +13,7 @@
 #include <climits>
 #include <optional>
 
+#include "net/clock.h"
 #include "net/listener.h"
 
 namespace peregrine::net::dpdk {
@@ -112,11 +113,7 @@ Backend::~Backend() {
   lane_.reset();
 }
 
-int64_t Backend::now_ns() const {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-}
+int64_t Backend::now_ns() const { return clock_ns(CLOCK_MONOTONIC); }
 
 int Backend::listen(int fd, uint32_t listener) {
   const Fd said(fd);

@@ -11,6 +11,7 @@
 #include <climits>
 
 #include "net/carried_socket.h"
+#include "net/clock.h"
 
 namespace peregrine::net::epoll {
 namespace {
@@ -57,11 +58,8 @@ Backend::Backend(int& error) {
 
 Backend::~Backend() = default;
 
-int64_t Backend::now_ns() const {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-}
+int64_t Backend::now_ns() const { return clock_ns(CLOCK_MONOTONIC); }
+int64_t Backend::core_time_ns() const { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 int Backend::listen(int fd, uint32_t listener) {
   Listener entry{Fd(fd), listener, true};

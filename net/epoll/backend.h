@@ -58,6 +58,7 @@ class Backend final : public net::Backend {
   void gather(int64_t for_ns) override { sleep_for(for_ns); }
   AcceptErrors accept_errors() const override { return accept_errors_; }
   int64_t now_ns() const override;
+  int64_t core_time_ns() const override;
   const BackendReport& report() const override { return report_; }
 
  private:

@@ -13,6 +13,7 @@
 #include <climits>
 
 #include "net/carried_socket.h"
+#include "net/clock.h"
 
 namespace peregrine::net::uring {
 namespace {
@@ -53,11 +54,8 @@ Backend::~Backend() {
   if (ring_made_) io_uring_queue_exit(&ring_);
 }
 
-int64_t Backend::now_ns() const {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-}
+int64_t Backend::now_ns() const { return clock_ns(CLOCK_MONOTONIC); }
+int64_t Backend::core_time_ns() const { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 // Op 8 bits, generation 24, slot 32.
 uint64_t Backend::user_data(Op op, ConnId id) const {

@@ -74,6 +74,7 @@ class Backend final : public net::Backend {
   void gather(int64_t for_ns) override;
   AcceptErrors accept_errors() const override { return accept_errors_; }
   int64_t now_ns() const override;
+  int64_t core_time_ns() const override;
   const BackendReport& report() const override { return report_; }
 
   // Sends the kernel reported as copied although zero-copy was asked for; such connections go back to copying sends.

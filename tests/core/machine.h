@@ -196,6 +196,7 @@ class Machine {
   }
 
   bool moves = false;  // publishers may change shards
+  int64_t on_core_percent = 100;
 
   core::NullLog log;
   ImmediateWorkers workers;
@@ -237,6 +238,7 @@ class Machine {
    public:
     Hauler(Machine& machine, uint32_t shard) : machine_(machine), shard_(shard) {}
     bool can_carry() const override { return machine_.moves; }
+    int64_t core_time_ns() const override { return machine_.now_ns * machine_.on_core_percent / 100; }
     std::unique_ptr<core::CarriedConnection> give(core::Session& session) override {
       Client& client = *machine_.clients_[session.conn];
       for (const auto& [other, bytes] : machine_.acquired_[shard_]) {

@@ -275,6 +275,82 @@ TEST(Placement, ABusyShardIsLeftAlone) {
   EXPECT_EQ(the_one.shard, 1u);
 }
 
+// Four publishers on a shard that can do the work of two.
+struct Overloaded : Movers {
+  Overloaded() : Movers(2) {
+    reader = &subscriber(1, "x.*");
+    for (int n = 0; n < 4; ++n) publishers.push_back(&connect(1));
+  }
+  // Each publishes `shares[n]` messages in each of so many milliseconds.
+  void run(int ms, std::vector<int> shares, bool other_busy = false) {
+    for (; ms > 0; --ms) {
+      for (uint32_t shard = 0; shard < 2; ++shard) {
+        uint64_t messages = 0;
+        for (size_t p = 0; p < publishers.size(); ++p) {
+          if (publishers[p]->shard != shard) continue;
+          for (int n = 0; n < shares[p]; ++n) publishers[p]->send(pub("x." + std::to_string(p), sent[p]++));
+          messages += static_cast<uint64_t>(shares[p]);
+        }
+        turn(shard);
+        if (shard == 1 ? messages > 20 : other_busy) this->shard(shard).worked(messages);
+      }
+      pass(kMs);
+    }
+    settle_slowly();
+  }
+  std::vector<uint32_t> shards() const {
+    std::vector<uint32_t> all;
+    for (const Client* each : publishers) all.push_back(each->shard);
+    return all;
+  }
+  Client* reader;
+  std::vector<Client*> publishers;
+  std::vector<int> sent = std::vector<int>(4);
+};
+
+TEST(Placement, AnOverloadedShardSendsPublishersAway) {
+  Overloaded machine;
+  machine.run(40, {10, 10, 10, 10});
+  EXPECT_EQ(machine.shard(1).snapshot().moved_out, 0u) << "before it has looked twice";
+  machine.run(400, {10, 10, 10, 10});
+  EXPECT_EQ(machine.shard(1).snapshot().moved_out, 2u) << "half of them are as much as it can do";
+  EXPECT_EQ(machine.shard(0).snapshot().moved_in, 2u);
+  const std::string text = machine.reader->take();
+  for (int p = 0; p < 4; ++p) {
+    std::string one;  // in order, each once
+    for (size_t at = 0; (at = text.find("MSG x." + std::to_string(p), at)) != std::string::npos; at += 3)
+      one += text.substr(at, text.find("\r\nMSG", at) - at) + "\r\n";
+    EXPECT_EQ(numbers(one), up_to(machine.sent[static_cast<size_t>(p)])) << "publisher " << p;
+  }
+}
+
+TEST(Placement, TheLargestThatIsNotMostOfItGoes) {
+  Overloaded machine;
+  machine.run(440, {1, 30, 8, 2});
+  // The second would take the load along. Without the third there is as much as before and still too much.
+  EXPECT_EQ(machine.shards()[1], 1u);
+  EXPECT_EQ(machine.shards()[2], 0u);
+}
+
+TEST(Placement, OneThatIsAllOfTheLoadStays) {
+  Overloaded machine;
+  machine.run(440, {0, 40, 0, 0});
+  EXPECT_EQ(machine.shards(), (std::vector<uint32_t>{1, 1, 1, 1}));
+}
+
+TEST(Placement, AShardThatSharesItsCoreSendsNobodyAway) {
+  Overloaded machine;
+  machine.on_core_percent = 70;
+  machine.run(440, {10, 10, 10, 10});
+  EXPECT_EQ(machine.shard(1).snapshot().moved_out, 0u);
+}
+
+TEST(Placement, NobodyIsSentToAShardThatIsBusyToo) {
+  Overloaded machine;
+  machine.run(440, {10, 10, 10, 10}, true);
+  EXPECT_EQ(machine.shard(1).snapshot().moved_out, 0u);
+}
+
 TEST(Placement, RestsBetweenMoves) {
   Movers machine(2);
   machine.subscriber(1, "one");

@@ -64,6 +64,7 @@ class Station final : public core::Carrier {
   }
 
   bool can_carry() const override { return true; }
+  int64_t core_time_ns() const override { return now_ns(); }
   std::unique_ptr<core::CarriedConnection> give(core::Session& session) override {
     const auto at =
         std::find_if(here_.begin(), here_.end(), [&](const Publisher* each) { return each->session == &session; });
