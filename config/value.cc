@@ -8,28 +8,12 @@
 #include <charconv>
 #include <cmath>
 
+#include "config/characters.h"
+
 namespace peregrine::config {
 namespace {
 
 constexpr char kHex[] = "0123456789abcdef";
-
-// Length of the UTF-8 sequence at the start of text, 0 if it is not one.
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  const unsigned char second = byte(1);
-  if (first == 0xe0 && second < 0xa0) return 0;  // overlong
-  if (first == 0xed && second > 0x9f) return 0;  // surrogate
-  if (first == 0xf0 && second < 0x90) return 0;  // overlong
-  if (first == 0xf4 && second > 0x8f) return 0;  // beyond U+10FFFF
-  return length;
-}
 
 void append_string(std::string& out, std::string_view text) {
   out += '"';
@@ -47,36 +31,14 @@ void append_string(std::string& out, std::string_view text) {
       continue;
     }
     const char c = rune[0];
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\b':
-        out += "\\b";
-        break;
-      case '\f':
-        out += "\\f";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      default:
-        if (length == 1 && (static_cast<unsigned char>(c) < 0x20 || c == '<' || c == '>' || c == '&')) {
-          out += "\\u00";
-          out += kHex[static_cast<unsigned char>(c) >> 4];
-          out += kHex[static_cast<unsigned char>(c) & 15];
-        } else {
-          out += rune;
-        }
+    if (const char letter = short_escape(c); letter != 0) {
+      out += {'\\', letter};
+    } else if (length == 1 && (static_cast<unsigned char>(c) < 0x20 || c == '<' || c == '>' || c == '&')) {
+      out += "\\u00";
+      out += kHex[static_cast<unsigned char>(c) >> 4];
+      out += kHex[static_cast<unsigned char>(c) & 15];
+    } else {
+      out += rune;
     }
   }
   out += '"';

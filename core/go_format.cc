@@ -6,6 +6,8 @@
 #include <ctime>
 #include <iterator>
 
+#include "config/characters.h"
+
 namespace peregrine::core {
 namespace {
 
@@ -72,39 +74,12 @@ std::string format_time(int64_t unix_ns) {
   return text + "Z";
 }
 
-size_t utf8_length(std::string_view text) {
-  if (text.empty()) return 0;
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto continues = [&](size_t n) {
-    if (text.size() < n) return false;
-    for (size_t i = 1; i < n; ++i) {
-      if ((byte(i) & 0xC0) != 0x80) return false;
-    }
-    return true;
-  };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  if (first < 0xC2) return 0;  // a continuation byte, or an overlong form
-  if (first < 0xE0) return continues(2) ? 2 : 0;
-  if (first < 0xF0) {
-    if (!continues(3) || (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) >= 0xA0))
-      return 0;  // overlong; surrogate
-    return 3;
-  }
-  if (first < 0xF5) {
-    if (!continues(4) || (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) >= 0x90))
-      return 0;  // overlong; > U+10FFFF
-    return 4;
-  }
-  return 0;
-}
-
 std::string quote(std::string_view text) {
   std::string out = "\"";
   for (size_t i = 0; i < text.size();) {
     const auto c = static_cast<unsigned char>(text[i]);
     if (c >= 0x80) {
-      const size_t length = utf8_length(text.substr(i));
+      const size_t length = config::utf8_length(text.substr(i));
       // U+0080..U+009F are control characters, too.
       const bool c1_control = length == 2 && c == 0xC2 && static_cast<unsigned char>(text[i + 1]) < 0xA0;
       if (length == 0) fmt::format_to(std::back_inserter(out), "\\x{:02x}", c);
@@ -114,38 +89,10 @@ std::string quote(std::string_view text) {
       i += length == 0 ? 1 : length;
       continue;
     }
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\a':
-        out += "\\a";
-        break;
-      case '\b':
-        out += "\\b";
-        break;
-      case '\f':
-        out += "\\f";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      case '\v':
-        out += "\\v";
-        break;
-      default:
-        if (c < 0x20 || c == 0x7F) fmt::format_to(std::back_inserter(out), "\\x{:02x}", c);
-        else out += static_cast<char>(c);
-    }
+    const char letter = c == '\a' ? 'a' : c == '\v' ? 'v' : config::short_escape(static_cast<char>(c));
+    if (letter != 0) out += {'\\', letter};
+    else if (c < 0x20 || c == 0x7F) fmt::format_to(std::back_inserter(out), "\\x{:02x}", c);
+    else out += static_cast<char>(c);
     ++i;
   }
   return out + "\"";

@@ -23,7 +23,4 @@ std::string format_time(int64_t unix_ns);
 // a peer's bytes can neither break a log line nor drive a terminal.
 std::string quote(std::string_view text);
 
-// Length in bytes of the UTF-8 character `text` begins with; 0 when it does not begin with a valid one.
-size_t utf8_length(std::string_view text);
-
 }  // namespace peregrine::core

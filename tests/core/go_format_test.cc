@@ -51,19 +51,5 @@ TEST(GoFormat, QuotesWhatCouldBreakALine) {
   EXPECT_EQ(quote("\xc2\x85"), R"("\u0085")");  // a C1 control character
 }
 
-TEST(GoFormat, Utf8TakesNoOverlongFormsSurrogatesOrBeyond) {
-  EXPECT_EQ(utf8_length("a"), 1u);
-  EXPECT_EQ(utf8_length("µ"), 2u);
-  EXPECT_EQ(utf8_length("€"), 3u);
-  EXPECT_EQ(utf8_length("😀"), 4u);
-  EXPECT_EQ(utf8_length(""), 0u);
-  EXPECT_EQ(utf8_length("\x80"), 0u);
-  EXPECT_EQ(utf8_length("\xc0\xaf"), 0u);          // overlong '/'
-  EXPECT_EQ(utf8_length("\xe0\x9f\xbf"), 0u);      // overlong
-  EXPECT_EQ(utf8_length("\xed\xa0\x80"), 0u);      // surrogate
-  EXPECT_EQ(utf8_length("\xf4\x90\x80\x80"), 0u);  // above U+10FFFF
-  EXPECT_EQ(utf8_length("\xe2\x82"), 0u);          // cut
-}
-
 }  // namespace
 }  // namespace peregrine::core
