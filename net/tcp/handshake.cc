@@ -13,6 +13,8 @@ namespace {
 constexpr int64_t kSynTimeout = kSecond;
 constexpr uint8_t kCrowdedRetries = 2;  // of SYN-ACKs, when half of the table is taken
 constexpr uint32_t kCookieMinute = 64;  // seconds; a cookie is good for one to two of these
+// A timestamp that comes back with a cookie is younger (in ms, the bits of the options in it allowed for).
+constexpr uint32_t kCookieEchoMs = 3 * kCookieMinute * 1000;
 constexpr uint16_t kCookieMss[8] = {216, 536, 1024, 1220, 1380, 1440, 1460, 8940};
 constexpr uint8_t kNoScale = 15;
 // 512 KiB, in a flood, so that it fits a core's cache: at 200,000 a second two of three live for a second. One of 255
@@ -313,11 +315,15 @@ bool Stack::Machine::on_cookie(const Flow& flow, uint32_t hash, const Packet& pa
   const auto current = static_cast<uint32_t>(now_ / kSecond / kCookieMinute);
   const uint32_t age = (current - (cookie >> 27)) & 31;
   const uint32_t minute = current - age;
-  if (age > 1 || (cookie & 0xffffff) != cookie_hash(flow, irs, minute)) {
+  const bool timestamps = segment.has_timestamp && options_.timestamps;
+  const bool echoed_lately =
+      !timestamps || timestamp_now(timestamp_offset(flow)) - segment.timestamp_echo <= kCookieEchoMs;
+  if (age > 1 || !echoed_lately || (cookie & 0xffffff) != cookie_hash(flow, irs, minute)) {
     drop(Drop::tcp_cookie_invalid);
     // Data that overtook the first segment looks like this, and so does the answer to a repeated SYN-ACK: no reset, its
-    // sender will repeat the first one.
-    return true;
+    // sender will repeat the first one. But what acknowledges or echoes none of our late answers is of a connection
+    // that is gone, with whoever was here before us, say: it shall hear so at once, and its port is free again.
+    return age <= 1 && echoed_lately;
   }
   HalfOpen h;
   h.flow = flow;
@@ -328,13 +334,8 @@ bool Stack::Machine::on_cookie(const Flow& flow, uint32_t hash, const Packet& pa
   h.irs = irs;
   h.iss = cookie;
   h.listener = listener->number;
-  if (segment.has_timestamp && options_.timestamps) {
+  if (timestamps) {
     const uint32_t echoed = segment.timestamp_echo;
-    const uint32_t elapsed = timestamp_now(timestamp_offset(flow)) - echoed;
-    if (elapsed > 3 * kCookieMinute * 1000) {
-      drop(Drop::tcp_cookie_invalid);
-      return false;
-    }
     h.timestamps = true;
     h.ts_recent = segment.timestamp;
     h.window_scale = (echoed & 15) == kNoScale ? int8_t{-1} : static_cast<int8_t>(echoed & 15);

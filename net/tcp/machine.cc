@@ -27,7 +27,8 @@ Stack::Machine::Machine(const Options& options, Port& port, int64_t now_ns)
       path_mtus_(16, AddressHash{options.secret[1]}),
       filler_(port),
       cookie_limit_(options.cookies_per_second, options.cookies_per_second),
-      repeated_syn_limit_(options.cookies_per_second, options.cookies_per_second) {}
+      repeated_syn_limit_(options.cookies_per_second, options.cookies_per_second),
+      reset_limit_(options.resets_per_second, options.resets_per_second) {}
 
 Stack::Machine::~Machine() {
   for (const Handed& handed : handed_) {

@@ -383,7 +383,8 @@ class Stack::Machine {
   RateLimit cookie_limit_, repeated_syn_limit_;
   std::vector<uint8_t> unanswered_syns_;  // tags by hash; empty without a flood
 
-  RateLimit reset_limit_{1000, 200}, icmp_limit_{1000, 200}, arp_limit_{1000, 500}, challenge_reply_limit_{1000, 200};
+  RateLimit reset_limit_;
+  RateLimit icmp_limit_{1000, 200}, arp_limit_{1000, 500}, challenge_reply_limit_{1000, 200};
   // RFC 5961's global limit, in a window of random size so that nobody can measure it (CVE-2016-5696).
   int64_t challenge_window_ = 0;
   uint32_t challenges_left_ = 0;

@@ -82,7 +82,10 @@ struct Options {
   uint32_t max_time_wait = 65536;  // above: the oldest goes early
   bool syn_cookies = true;
   uint32_t cookies_per_second = 20'000;  // above: only who repeats a SYN, as a flood's made-up senders do not
-  uint8_t syn_ack_retries = 5;           // 1 + 2 + 4 + 8 + 16 + 32 s; two when the table is half full
+  // RST in answer to what belongs to no connection, and as many at once: whoever was connected to the broker before us
+  // should learn of it at its first segment.
+  uint32_t resets_per_second = 20'000;
+  uint8_t syn_ack_retries = 5;  // 1 + 2 + 4 + 8 + 16 + 32 s; two when the table is half full
 
   uint32_t receive_window = 4u << 20;  // most a connection is ever offered; grows from initial_window
   uint32_t initial_window = 64u << 10;

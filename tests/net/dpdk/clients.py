@@ -1,6 +1,8 @@
 """What run.py does from the client's namespace, one function per scene; each prints one line of JSON. Plain sockets: the
 scenes are about bytes, and no client library is as fast, or stops reading when told to."""
 
+import contextlib
+import errno
 import json
 import os
 import resource
@@ -157,6 +159,44 @@ def crowd(count):
           flush=True)
     if "hold" in sys.argv:
         sys.stdin.readline()
+
+
+def leftovers(count):
+    """Connects from ports of its own choice; told that the broker has been killed and is back, closes what it has and connects from
+    the same ports: each as soon as its old connection is gone, which its kernel learns from nobody but the new broker."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 1000, count + 1000))
+    first, sockets = 20000, {}
+
+    def attempt(port):
+        each = socket.socket()
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind(("", port))
+            each.settimeout(60)
+            each.connect(SERVER)
+        except OSError as error:  # the port's last connection is there still
+            each.close()
+            return error.errno if error.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.ECONNRESET) else "refused"
+        assert each.recv(4096).startswith(b"INFO ")
+        sockets[port] = each
+        return 0
+
+    started = time.monotonic()
+    assert not any(attempt(port) for port in range(first, first + count)), "a port is taken"
+    print(json.dumps({"first_s": round(time.monotonic() - started, 2)}), flush=True)
+    sys.stdin.readline()
+    started = time.monotonic()
+    for each in sockets.values():
+        each.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # unread bytes would make the end a reset of its own
+            each.recv(65536)
+        each.close()
+    sockets.clear()
+    ports, turns = list(range(first, first + count)), 0
+    while ports and time.monotonic() - started < 300:
+        turns += 1
+        ports = [port for port in ports if attempt(port)]
+    print(json.dumps({"connections": len(sockets), "again_s": round(time.monotonic() - started, 2), "turns": turns}), flush=True)
 
 
 def stopped_reader(seconds):

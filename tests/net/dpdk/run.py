@@ -141,6 +141,31 @@ def crowd(stage):
 
 
 @scene
+def leftovers(stage):
+    """A broker dies without a word and comes back: what its clients' kernel has left of their connections is reset at once, so that
+    they are back from the same ports. The kernel alone would try for a quarter of an hour."""
+    count, how = 8000 if stage.full else 1000, dict(queues=2, shards=2, device="net_af_packet0,iface=s0,qpairs=2")
+    first = stage.broker(**how)
+    clients = start_in_client("leftovers", count)
+    if not clients.stdout.readline():
+        raise AssertionError(clients.stderr.read()[-1500:])
+    first.process.kill()
+    first.process.wait(60)
+    sh(f"rm -rf /var/run/dpdk/peregrine-{first.process.pid}")
+    with stage.broker(**how) as broker:
+        clients.stdin.write("back\n")
+        clients.stdin.flush()
+        out, errors = clients.communicate(timeout=600)
+        assert clients.returncode == 0, errors[-1500:]
+        result = json.loads(out.strip().splitlines()[-1])
+        assert result["connections"] == count, result
+        resets = broker.settle("resets_out", lambda number: number >= count)
+        withheld = sum(shard["drops"].get("tcp_rst_rate", 0) for shard in broker.dpdk()["shards"])
+    assert resets >= count and withheld == 0, f"{resets} resets, {withheld} withheld"
+    return f"{count} clients back within {result['again_s']} s, {resets} resets"
+
+
+@scene
 def stopped_reader(stage):
     """A client that stops reading holds up nobody, holds no frames, and misses nothing, if it may stop for that long
     (write_deadline); else it is a slow consumer, as to nats-server, and what it held is free again."""

@@ -364,6 +364,37 @@ TEST_F(Frames, SynFloodTakesBoundedMemoryAndKeepsThePortOpen) {
   EXPECT_EQ(stack->stats().syn_cookies_sent, cookies + 1);
 }
 
+// RFC 9293 section 3.10.7.1: those who were connected to the broker before us all learn of it at once, also while a
+// flood of SYNs is answered by cookies.
+TEST_F(Frames, EveryLeftoverOfAnEarlierBrokerIsReset) {
+  const auto leftovers = [&](uint32_t count) {
+    const uint64_t resets = stack->stats().resets_out;
+    for (uint32_t n = 0; n < count; ++n) {
+      Bytes segment(60);
+      segment.resize(write_header(segment.data(), {.source_port = static_cast<uint16_t>(10'000 + n),
+                                                   .destination_port = 4222,
+                                                   .seq = n * 1'000'003,
+                                                   .ack = n * 7'919'007,
+                                                   .flags = kAck,
+                                                   .window = 1000,
+                                                   .has_timestamp = true,
+                                                   .timestamp = 5,
+                                                   .timestamp_echo = n * 1'299'709}));
+      now -= kMs;
+      deliver(tcp4(segment));
+    }
+    return stack->stats().resets_out - resets;
+  };
+  EXPECT_EQ(leftovers(2'000), 2'000u);
+  for (uint32_t n = 0; n <= options.max_half_open; ++n) {
+    now -= kMs;
+    deliver(tcp4(syn(static_cast<uint16_t>(1 + n))));
+  }
+  EXPECT_EQ(stack->stats().syn_cookies_sent, 1u);
+  // But for those whose number and echo look like a late cookie's.
+  EXPECT_GE(leftovers(2'000), 1'990u);
+}
+
 // RFC 6056: ports of our own by chance, out of the ephemeral range, none twice.
 TEST_F(Frames, OwnPortsAreDrawnByChance) {
   std::set<uint16_t> ports;
