@@ -359,6 +359,42 @@ def addresses(stage):
 
 
 @scene
+def frames(stage):
+    """Large frames, payloads sent from where they lie, and a path narrower than both its ends, which routers tell of."""
+    megabytes, said = 256 if stage.full else 16, []
+    ends = (("client", "c0"), ("router", "r1"), ("router", "r0"), ("server", "s0"))
+    sh("ip -n router addr replace fd66::1/64 dev r0 nodad; ip -n client addr replace fd66:1::2/64 dev c0 nodad;"
+       "ip -n router addr replace fd66:1::1/64 dev r1 nodad; ip -n client -6 route replace default via fd66:1::1;"
+       "ip netns exec router sysctl -qw net.ipv6.conf.all.forwarding=1")
+    both = 'addresses: ["10.66.0.2/24", "fd66::2/64"], gateway: "10.66.0.1", gateway6: "fd66::1"'
+    device = "net_af_packet0,iface=s0,framesz=16384,blocksz=65536"
+    try:
+        for space, end in ends:
+            sh(f"ip -n {space} link set {end} mtu 9000")
+        with stage.broker(device=device, port=f"{both}, mtu: 9000") as broker:
+            result = in_client("transfer", megabytes, timeout=3600)
+            shard = broker.dpdk()["shards"][0]
+            mean = shard["bytes_out"] / shard["frames_out"]
+            assert shard["attached"] > megabytes * (1 << 20) // 9000 // 2, f"{shard['attached']} payloads sent uncopied"
+            assert broker.tcp("path_mtu_lowered") == 0
+            said.append(f"MTU 9000: {result['mbytes_per_s']} MB/s each way, {mean:.0f} bytes a frame out, {shard['attached']} uncopied")
+        # The way from the router to the client; both ends go by their own 9000 bytes.
+        sh("ip -n router route replace 10.66.1.0/24 dev r1 mtu lock 1400;"
+           "ip -n router -6 route replace fd66:1::/64 dev r1 metric 256 mtu lock 1400")
+        for name, server, listen in (("IPv4", "10.66.0.2:4222", "0.0.0.0"), ("IPv6", "[fd66::2]:4222", "[::]")):
+            with stage.broker(device=device, port=f"{both}, mtu: 9000", listen=listen) as broker:
+                result = in_client("transfer", 4, servers=[server], timeout=600)
+                lowered = broker.settle("path_mtu_lowered", lambda number: number > 0)
+                assert lowered > 0, "nobody was told"
+            said.append(f"{name} through 1400 bytes: {result['mbytes_per_s']} MB/s each way, told {lowered} times")
+    finally:
+        sh("ip -n router route replace 10.66.1.0/24 dev r1; ip -n router -6 route replace fd66:1::/64 dev r1 metric 256", False)
+        for space, end in ends:
+            sh(f"ip -n {space} link set {end} mtu 1500")
+    return "; ".join(said)
+
+
+@scene
 def drivers(stage):
     """The other virtual drivers: net_af_xdp, with a shard more than it has queues, too, and net_tap."""
     said = []
