@@ -166,6 +166,10 @@ void Mesh::add(Hello hello) {
   if (stopping()) return refuse(hello.ref, CloseReason::kServerShutdown, {}, true);
   bool pool = info.route_pool_size > 0;
   bool no_pool = false;
+  if (!origin.account.empty() && !settings_.knows(origin.account)) {
+    return refuse(hello.ref, CloseReason::kMissingAccount,
+                  fmt::format("Unable to lookup account {}: account missing", core::quote(origin.account)), false);
+  }
   // Servers may be configured differently: as many connections as the larger one wants.
   const int size = static_cast<int>(std::max<int64_t>(settings_.pool_size(info.shards), info.route_pool_size));
   std::string error;

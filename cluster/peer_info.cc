@@ -2,10 +2,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace peregrine::cluster {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+bool same_letters(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
+}
 
 // One pass over the fields serves both directions: a Reader takes them out of an object, a Writer puts them in.
 class Reader {
@@ -22,8 +29,12 @@ class Reader {
   }
 
  private:
-  const Json* find(const char* name) const {
-    const auto at = from_.find(name);
+  // As Go does it: keys in any case, unless there is one that is written right.
+  const Json* find(std::string_view name) const {
+    auto at = from_.find(name);
+    for (auto each = from_.begin(); at == from_.end() && each != from_.end(); ++each) {
+      if (same_letters(each.key(), name)) at = each;
+    }
     return at == from_.end() || at->is_null() ? nullptr : &*at;
   }
   void read(const char* name, std::string& to) {

@@ -135,6 +135,12 @@ std::string_view PeerLink::think(std::string_view in) {
   PeerOperation operation;
   core::Run& run = shard.current_run();
   for (;;) {
+    if (awaits_connect_ && !in.empty() && parser_.between_operations()) [[unlikely]] {
+      if (in.front() != 'C' && in.front() != 'c') {
+        on_no_connect();
+        return {};
+      }
+    }
     if (run.is_open()) run.take_alike(in);
     const PeerStatus status = parser_.next(in, limits_, operation);
     rest_ = in;
@@ -150,6 +156,7 @@ std::string_view PeerLink::think(std::string_view in) {
     }
     if (shard.tracing()) [[unlikely]]
       trace_in(operation);
+    awaits_connect_ = false;
     switch (operation.verb) {
       case PeerVerb::kPing:
         send_line(core::kPong);

@@ -59,6 +59,8 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   // -ERR. As it stands: said in the log and closed.
   virtual void on_error(std::string_view text);
   virtual void on_pong() {}
+  // awaits_connect_, and something else came.
+  virtual void on_no_connect() {}
   // Called once when the session begins to go, before its interest is withdrawn.
   virtual void on_going() = 0;
   virtual std::string_view error_word() const = 0;  // "Route": "Route Error 'x'"
@@ -124,6 +126,7 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
 
   std::string remote_name_;
   PeerParser::Limits limits_;
+  bool awaits_connect_ = false;  // whatever else comes first, be it a PING, is not even looked at
 
  private:
   void tls_established() final;

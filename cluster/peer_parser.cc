@@ -36,6 +36,11 @@ constexpr size_t kKeptBytes = 64 * 1024;  // of a split operation's buffers, for
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
 char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; }
 
+// Behind verbs without arguments nobody looks, and JSON may follow CONNECT at once.
+bool needs_blank(PeerVerb verb) {
+  return verb != PeerVerb::kPing && verb != PeerVerb::kPong && verb != PeerVerb::kOk && verb != PeerVerb::kConnect;
+}
+
 // The verb `line` begins with; null if it is none. `complete`: all of its letters are there.
 const VerbName* find_verb(std::string_view line, bool& complete) {
   for (const VerbName& each : kVerbs) {
@@ -138,6 +143,7 @@ PeerStatus PeerParser::parse_line(std::string_view line, const Limits& limits, P
   if (verb == nullptr || !complete) return PeerStatus::kUnknown;
   operation.verb = verb->verb;
   std::string_view text = line.substr(verb->name.size());
+  if (needs_blank(verb->verb) && (text.empty() || !is_blank(text.front()))) return PeerStatus::kUnknown;
   while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
   operation.text = text;
   operation.payload = {};

@@ -64,6 +64,8 @@ class PeerParser {
   // Takes the next operation from the front of `in`, which is shortened by what was used. After an error the parser
   // must not be used again.
   PeerStatus next(std::string_view& in, const Limits& limits, PeerOperation& operation);
+  // Nothing of an operation has been taken that was not returned.
+  bool between_operations() const { return held_ || (line_.empty() && !in_payload_); }
   // The last operation was split across buffers: its views are not into the caller's.
   bool last_was_split() const { return held_; }
   // ... and its payload is in memory of the parser's own, which the caller may have: the view stays as it is.

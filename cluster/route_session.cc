@@ -46,6 +46,7 @@ void RouteSession::on_secured() {
     send_connect();
     if (!settings.delays_info()) send_info(settings.compression, 0);
   } else {
+    awaits_connect_ = true;
     send_info(settings.compression, 0);
   }
   if (settings.compresses()) watch_handshake();
@@ -360,7 +361,8 @@ bool RouteSession::describe(core::RouteRow& row, bool subs) const {
     // What nats-server knows it by: the line it came with.
     const bool of_leaf = sub->side == core::Side::kRoutedLeafs;
     if (lnocu_) to.sid = of_leaf ? "L " : "R ";
-    if (lnocu_ && of_leaf) to.sid.append(shard.server().origin_name(sub->origin())).push_back(' ');
+    if (const auto named = origins_.find(sub->origin()); lnocu_ && of_leaf)
+      to.sid.append(named == origins_.end() ? std::string() : named->second).push_back(' ');
     if (origin_.account.empty()) to.sid.append(account.name).push_back(' ');
     to.sid.append(to.subject);
     if (!to.queue.empty()) to.sid.append(" ").append(to.queue);

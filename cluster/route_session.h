@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "cluster/compression.h"
@@ -65,6 +66,7 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void on_operation(const PeerOperation& operation) override;
   bool continues_run(const PeerOperation& operation) override;
   void on_pong() override;
+  void on_no_connect() override { auth_violation({}); }
   void on_going() override;
   std::string_view error_word() const override { return "Route"; }
 
@@ -102,6 +104,8 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   // The account a line speaks of, null if this server has none of that name.
   core::Account* find_account(std::string_view name);
   bool carries(std::string_view account) const;
+  // Of the leafnode cluster somebody there stands for; its name is kept for /routez.
+  core::OriginId origin_of(std::string_view cluster);
   void tell(const core::Account& account, std::string_view verb, std::string_view origin, std::string_view subject,
             std::string_view queue, uint32_t weight);
 
@@ -128,8 +132,10 @@ class RouteSession final : public PeerLink, private core::InterestListener {
 
   std::vector<std::string> given_up_;
   core::ToldInterest told_;
-  bool telling_again_ = false;                 // also what told_ says it knows
-  mutable std::vector<int8_t> carried_;        // by account number: 0 unknown, 1 yes, -1 no
+  bool telling_again_ = false;           // also what told_ says it knows
+  mutable std::vector<int8_t> carried_;  // by account number: 0 unknown, 1 yes, -1 no
+  std::unordered_map<core::OriginId, std::string> origins_;
+  core::OriginId last_origin_ = core::kNoOrigin;
   std::string account_name_;                   // of the last line
   core::Account* account_ = nullptr;           // and what it stands for
   std::vector<std::string> unknown_accounts_;  // said in the log already

@@ -1,6 +1,7 @@
 // The half of a route session that works once it is registered: interest and messages, both ways.
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "cluster/gateways.h"
 #include "cluster/mesh.h"
@@ -17,6 +18,7 @@ namespace {
 using core::CloseReason;
 using core::Side;
 
+constexpr size_t kOriginsKept = 10'000;
 constexpr size_t kUnknownAccountsSaid = 64;  // how many are named in the log, per connection
 
 // At most nine digits, as sizes everywhere in the protocol; -1 if it is not that.
@@ -62,6 +64,13 @@ core::Account* RouteSession::find_account(std::string_view name) {
   return account_;
 }
 
+core::OriginId RouteSession::origin_of(std::string_view cluster) {
+  const core::OriginId id = shard.server().origin_id(cluster);
+  if (id == std::exchange(last_origin_, id)) return id;
+  if (origins_.size() < kOriginsKept) origins_.try_emplace(id, cluster);
+  return id;
+}
+
 void RouteSession::give_up_account(const std::string& account) {
   given_up_.push_back(account);
   carried_.clear();
@@ -95,9 +104,8 @@ void RouteSession::on_sub(const PeerOperation& operation, bool leaf) {
   if (tokens.size() != 1 && tokens.size() != 3) return protocol_violation(operation.text);
   const std::string_view subject = tokens[0];
   const std::string_view queue = tokens.size() == 3 ? tokens[1] : std::string_view();
-  int64_t weight = 1;
-  if (!queue.empty() && (weight = parse_number(tokens[2])) < 0) return protocol_violation(operation.text);
-  weight = std::max<int64_t>(weight, 1);
+  // nats-server does not mind a weight that is none.
+  const int64_t weight = queue.empty() ? 1 : std::max<int64_t>(parse_number(tokens[2]), 1);
 
   core::Account* account = find_account(name);
   if (account == nullptr) return;
@@ -114,7 +122,7 @@ void RouteSession::on_sub(const PeerOperation& operation, bool leaf) {
   if (!may_want_more(*account)) return;
   const Side side = leaf ? Side::kRoutedLeafs : Side::kRoutes;
   // Old servers take an LS+ back without saying whose it was.
-  const core::OriginId origin_id = leaf && lnocu_ ? shard.server().origin_id(origin) : core::kNoOrigin;
+  const core::OriginId origin_id = leaf && lnocu_ ? origin_of(origin) : core::kNoOrigin;
   shard.add_peer_interest(*this, *account, side, subject, queue, static_cast<uint32_t>(weight), origin_id);
 }
 

@@ -77,6 +77,9 @@ TEST(PeerParser, RefusesWhatIsWrong) {
   };
   EXPECT_EQ(status("GARBAGE"), PeerStatus::kUnknown);
   EXPECT_EQ(status("\r\n"), PeerStatus::kUnknown);
+  for (const char* bare :
+       {"RS+\r\n", "RS-x\r\n", "LS-\r\n", "A+\r\n", "RMSG\r\n", "RMSG5\r\n", "-ERR\r\n", "INFO{}\r\n"})
+    EXPECT_EQ(status(bare), PeerStatus::kUnknown) << bare;
   EXPECT_EQ(status("RMSG 5\r\n"), PeerStatus::kBadArguments);
   EXPECT_EQ(status("RMSG $G foo x\r\n"), PeerStatus::kBadArguments);
   EXPECT_EQ(status("HMSG $G foo 9 5\r\n"), PeerStatus::kBadArguments);
