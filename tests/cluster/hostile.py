@@ -59,6 +59,17 @@ class Peer:
             if line == b"PING":
                 self.send(b"PONG\r\n")
 
+    def until(self, enough):
+        """Lines from here on until there are enough of them, without PINGs and what concerns the system account."""
+        lines = []
+        while not enough(lines):
+            line = self.line()
+            if line == b"PING":
+                self.send(b"PONG\r\n")
+            elif b"$SYS" not in line:
+                lines.append(line)
+        return lines
+
     def closed(self):
         """Reads until the server closes; all it said."""
         said = self.buffer

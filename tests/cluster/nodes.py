@@ -41,6 +41,9 @@ class Program:
         self.compresses = letter not in "DO"
         self.own = letter == "P"
 
+    def with_arguments(self, *more):
+        return Program(self.letter, self.binary, [*self.arguments, *more])
+
 
 def programs(server=None, arguments=(), newest=None, debian=None, optimistic=None):
     """The programs there are, by letter."""
@@ -90,6 +93,7 @@ class Node(Broker):
         self.format = "conf"
         self.arguments = None  # instead of a file
         self.starts = 0
+        self.prepare = die_with_parent  # called in the child, before it becomes the program
 
     @property
     def binary(self):
@@ -114,7 +118,7 @@ class Node(Broker):
         with open(self.log_path, "ab") as log:
             log.write(f"---- {self.program.letter} {' '.join(command)}\n".encode())
             self.process = subprocess.Popen(command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            preexec_fn=die_with_parent)
+                                            preexec_fn=self.prepare)
         self.pid = self.process.pid
         if wait:
             self.ready()

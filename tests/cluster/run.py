@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from registry import CASES  # noqa: E402
 from nodes import StartError, programs  # noqa: E402
 from several import hold, in_namespace  # noqa: E402
-import formation, interest, messages, hostile, monitoring, change, split  # noqa: E402,E401,F401  their cases register themselves, in this order
+import formation, interest, messages, hostile, monitoring, by_hand, change, split  # noqa: E402,E401,F401  their cases register themselves, in this order
 
 SHORT_MIXES = ["PPP", "NPD"]
 MIXES = ["PPP", "PNP", "NPN", "NPD", "DPP"]

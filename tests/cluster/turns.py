@@ -7,10 +7,12 @@ Two nodes, each on a core of its own, and on each a client that says PING a thou
 Then, one after the other: a client of A subscribes to everything; B is killed and comes back (the snapshot); the client hangs up (the
 withdrawal); it subscribes again, and A is killed (B withdraws what the route brought). For each part: how long it took, the CPU time of
 both nodes for each subscription, the longest turns by B's and A's own account (/varz: turns_shorter_than_us), the slowest PONG on each. On a machine that does
-other things, too, what those take counts as well; --fifo (root) puts the nodes before everything else.
+other things, too, what those take counts as well; --fifo (root) puts the nodes before everything else, from their first instruction on,
+and lifts the kernel's limit for such threads meanwhile: it would stop them for 50 ms of every second they are busy.
 """
 
 import argparse
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -22,7 +24,7 @@ import sys
 import threading
 import time
 
-from nodes import HOST, Cluster, programs, until
+from nodes import HOST, Cluster, die_with_parent, programs, until
 
 CONNECT = b'CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\n'
 
@@ -37,14 +39,17 @@ class Pinger:
 
     @staticmethod
     def run(port, fifo, pipe):
-        if fifo:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
+        def ahead(of_all):
+            if fifo:
+                os.sched_setscheduler(0, os.SCHED_FIFO if of_all else os.SCHED_OTHER, os.sched_param(2 if of_all else 0))
+
         sock = socket.create_connection((HOST, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lines = sock.makefile("rb")
         lines.readline()
         sock.sendall(CONNECT)
         took = []
+        ahead(True)
         try:
             while True:
                 began = time.monotonic_ns()
@@ -59,9 +64,11 @@ class Pinger:
                         sock.sendall(b"PONG\r\n")
                 took.append(time.monotonic_ns() - began)
                 if pipe.poll():
+                    ahead(False)  # a node waits for this otherwise
                     pipe.recv()
                     pipe.send(sorted(took))
                     took = []
+                    ahead(True)
                 time.sleep(0.001)
         except OSError:
             pass
@@ -113,13 +120,6 @@ class Part:
             print(f"  {node.name}: {cpu * 1e9 / self.count:6.0f} ns each; turns by us: {most}; {pings}", flush=True)
 
 
-def subscribe(node, count):
-    sock = socket.create_connection((HOST, node.port))
-    text = b"".join(b"SUB t.many.%x.%d %d\r\n" % (n * 0x9E3779B97F4A7C15 & 0xFFFFFFFF, n, n + 1) for n in range(count)) + b"PING\r\n"
-    sock.sendall(CONNECT)
-    return sock, text
-
-
 def known(node):
     """Subscriptions this node knows of its neighbour."""
     return sum(row["subscriptions"] for row in node.get_json("/routez").get("routes") or [])
@@ -130,10 +130,44 @@ def wait_known(node, count):
         raise SystemExit(f"{node.name} knows {known(node)} instead of {count}")
 
 
-def say_and_drain(sock, text):
-    reader = threading.Thread(target=lambda: b"PONG" in sock.recv(1 << 16), daemon=True)
-    reader.start()
+def subscribe(name, nodes, pingers, count):
+    """A client of the first node subscribes to everything, until the second knows. Returns its connection."""
+    sock = socket.create_connection((HOST, nodes[0].port))
+    sock.sendall(CONNECT)
+    text = b"".join(b"SUB t.many.%x.%d %d\r\n" % (n * 0x9E3779B97F4A7C15 & 0xFFFFFFFF, n, n + 1) for n in range(count)) + b"PING\r\n"
+    part = Part(name, nodes, pingers, count)
+    threading.Thread(target=lambda: b"PONG" in sock.recv(1 << 16), daemon=True).start()
     sock.sendall(text)
+    wait_known(nodes[1], count)
+    part.end()
+    return sock
+
+
+def no_throttling():
+    """Of SCHED_FIFO threads, until this process ends."""
+    path = pathlib.Path("/proc/sys/kernel/sched_rt_runtime_us")
+    before = path.read_text()
+    path.write_text("-1")
+    atexit.register(path.write_text, before)
+
+
+def give_cores(node, cores, fifo):
+    """A node lives on cores of its own from the start: what a shard waits for a core it shares until somebody moves it would count as a
+    turn, for it may wait between two lines of a neighbour that has the core."""
+    def prepare():
+        die_with_parent()
+        os.sched_setaffinity(0, cores)
+        if fifo:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    node.prepare = prepare
+
+
+def shards_only(node):
+    """What else there is of a node goes wherever there is room, and waits."""
+    for task in os.listdir(f"/proc/{node.pid}/task"):
+        if not pathlib.Path(f"/proc/{task}/comm").read_text().startswith("shard"):
+            os.sched_setscheduler(int(task), os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setaffinity(int(task), os.sched_getaffinity(0))
 
 
 def main():
@@ -149,38 +183,30 @@ def main():
     program = programs(args.server, ["--shards", str(args.shards), *shlex.split(args.server_args)])["P"]
     count = args.subscriptions
     cores = sorted(os.sched_getaffinity(0))
-
-    def place(index):
-        mine = {cores[index % len(cores)]} if args.shards == 1 else set(cores)
-        for task in os.listdir(f"/proc/{cluster[index].pid}/task"):
-            if pathlib.Path(f"/proc/{task}/comm").read_text().startswith("shard"):
-                os.sched_setaffinity(int(task), mine)
-            if args.fifo:
-                os.sched_setscheduler(int(task), os.SCHED_FIFO, os.sched_param(1))
+    if args.fifo:
+        no_throttling()
 
     with Cluster([program, program]) as cluster:
-        cluster.start()
         a, b = cluster.nodes
-        pingers = {node.name: Pinger(node.port, args.fifo) for node in (a, b)}
-        for index in (0, 1):
-            place(index)
+        for index, node in enumerate(cluster.nodes):
+            give_cores(node, {cores[index % len(cores)]} if args.shards == 1 else set(cores), args.fifo)
+        cluster.start()
+        for node in cluster.nodes:
+            shards_only(node)
+        pingers = {node.name: Pinger(node.port, args.fifo) for node in cluster.nodes}
         time.sleep(0.5)
         part = Part("nothing", cluster.nodes, pingers, count)
         time.sleep(3)
         part.end()
 
-        sock, text = subscribe(a, count)
-        part = Part("a client of A subscribes", cluster.nodes, pingers, count)
-        say_and_drain(sock, text)
-        wait_known(b, count)
-        part.end()
+        sock = subscribe("a client of A subscribes", cluster.nodes, pingers, count)
 
         b.end(signal.SIGKILL)
         del pingers[b.name]
         time.sleep(1)
         part = Part("B comes back: the snapshot", cluster.nodes, pingers, count)
         b.start()
-        place(1)
+        shards_only(b)
         pingers[b.name] = Pinger(b.port, args.fifo)
         wait_known(b, count)
         part.end(fresh=[b])
@@ -190,11 +216,7 @@ def main():
         wait_known(b, 0)
         part.end()
 
-        sock, text = subscribe(a, count)
-        part = Part("it subscribes again", cluster.nodes, pingers, count)
-        say_and_drain(sock, text)
-        wait_known(b, count)
-        part.end()
+        sock = subscribe("it subscribes again", cluster.nodes, pingers, count)
 
         part = Part("A is killed: B withdraws", cluster.nodes, pingers, count)
         a.end(signal.SIGKILL)
