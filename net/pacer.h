@@ -7,7 +7,8 @@
 //   - messages come at kBusyRate or more: turn by turn, they would keep the shard busy nearly all the time. Below that,
 //     nobody ever waits;
 //   - pauses pay: the last ones brought several times as many messages per connection as turns without a pause do. A
-//     requester waits for its answer before it goes on, so a pause brings nothing from it and is given up at once;
+//     requester waits for its answer before it goes on, so a pause brings nothing from it and is given up at once.
+//     Where they have paid, one that does not changes nothing yet: the publisher may have been off its core;
 //   - input is small: whoever writes large batches has merged them already.
 // The pause lasts until about kPerTurn messages are to be expected, and grows with the square of how far the load is
 // above kBusyRate, to at most kLongestNs, which bounds what it adds to the latency of anybody on this shard. A long one
@@ -70,6 +71,7 @@ class Pacer {
   static constexpr double kMemoryNs = 500e3;  // how far back the rate looks
   static constexpr uint32_t kLook = 64, kLookTurns = 4;
   static constexpr uint32_t kFirstSkip = 64, kLongestSkip = 4096;  // turns
+  static constexpr int8_t kMostTrust = 16, kBroken = 4;
 
   void note(int64_t now_ns, const TurnInput& input) {
     const double keep = std::max(0.0, 1 - static_cast<double>(now_ns - last_ns_) / kMemoryNs);
@@ -80,11 +82,17 @@ class Pacer {
 
   void judge(double each) {
     if (each < kPays * std::exp2(usual_)) {
+      if (trust_ >= kBroken) {
+        trust_ -= kBroken;
+        return;
+      }
+      trust_ = 0;
       skip_ = penalty_;
       penalty_ = std::min(penalty_ * 2, kLongestSkip);
       return;
     }
     penalty_ = kFirstSkip;
+    if (trust_ < kMostTrust) ++trust_;
     if (++good_ % kLook == 0) skip_ = kLookTurns;  // what turns without a pause find may have changed
   }
 
@@ -94,6 +102,7 @@ class Pacer {
   // does not pass for usual.
   double usual_ = 1;
   bool paused_ = false;  // before the turn now judged
+  int8_t trust_ = 0;     // earned by pauses that paid, spent on those that did not
   uint32_t skip_ = 0, penalty_ = kFirstSkip, good_ = 0;
 };
 

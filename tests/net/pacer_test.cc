@@ -107,6 +107,23 @@ TEST(Pacer, StopsWhenTheLoadStops) {
   EXPECT_EQ(stream(pacer, now, kSecond, 10'000).pauses, 0u);
 }
 
+// Every twentieth pause brings nothing: the publisher was off its core, or read answers. Given up each time, as it once
+// was, most turns would be without a pause.
+TEST(Pacer, APublisherThatStopsForAMomentChangesNothing) {
+  constexpr int64_t kEveryNs = 250;
+  Pacer pacer;
+  int64_t now = kSecond;
+  stream(pacer, now, kSecond / 10, kEveryNs);
+  uint64_t turns = 0, pauses = 0, waiting = 1;
+  for (const int64_t end = now + kSecond; now < end; ++turns) {
+    const int64_t pause = pacer.pause_after(now, {1, waiting, waiting * 40});
+    pauses += pause > 0;
+    now += kTurnNs + pause;
+    waiting = pause > 0 && pauses % 20 == 0 ? 1 : static_cast<uint64_t>((kTurnNs + pause) / kEveryNs);
+  }
+  EXPECT_GT(pauses, turns * 8 / 10) << turns;
+}
+
 TEST(Pacer, BeingOffTheCoreOnceChangesNothing) {
   Pacer pacer;
   int64_t now = kSecond;
