@@ -21,7 +21,11 @@ namespace {
 constexpr uint16_t kBufferGroup = 0;
 constexpr size_t kEventsPerAcquire = 4096;    // completions; a storm of accepts or closes is cut into turns as well
 constexpr size_t kReceiveBytes = 128 * 1024;  // of one multishot receive, and of one acquire(): what stays in the cache
-constexpr uint32_t kRetrySlot = UINT32_MAX;   // in the deadline queue: listeners may accept again
+constexpr uint32_t kChase =
+    8;  // so many receives of less than kChasedBytes in a row: a multishot one chases the sender
+constexpr uint32_t kChasedBytes = 1024;
+constexpr uint32_t kBatchBytes = 32 * 1024;  // whoever writes that much at once is not a flood of small writes
+constexpr uint32_t kRetrySlot = UINT32_MAX;  // in the deadline queue: listeners may accept again
 constexpr uint32_t kGenerationMask = 0xff'ffff;
 
 bool out_of_resources(int error) {
@@ -106,10 +110,14 @@ bool Backend::arm_receive(ConnId id) {
   io_uring_sqe* sqe = take_sqe();
   if (sqe == nullptr) return false;
   Conn& conn = conns_[id];
-  io_uring_prep_recv_multishot(sqe, conn.fd.get(), nullptr, 0, 0);
+  if (receiving_ == Receiving::kOnce || conn.chased == parks_) {
+    io_uring_prep_recv(sqe, conn.fd.get(), nullptr, kReceiveBytes, 0);
+  } else {
+    io_uring_prep_recv_multishot(sqe, conn.fd.get(), nullptr, 0, 0);
+    if (features_.limited) sqe->file_index = kReceiveBytes;  // named `optlen` in newer headers
+  }
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = kBufferGroup;
-  if (features_.limited) sqe->file_index = kReceiveBytes;  // named `optlen` in newer headers
   io_uring_sqe_set_data64(sqe, user_data(Op::kReceive, id));
   conn.receiving = true;
   conn.received = false;
@@ -182,6 +190,10 @@ bool Backend::serve(ConnId id) {
     return true;
   }
   if (conn.paused || conn.ended) return true;
+  if (receiving_ == Receiving::kHeld) {
+    need_attention(id);
+    return true;
+  }
   return arm_receive(id);
 }
 
@@ -213,8 +225,8 @@ void Backend::serve_all() {
   arm_wake();
   arm_listeners();
   if (attention_.empty()) return;
-  std::vector<ConnId> batch;
-  batch.swap(attention_);
+  attention_now_.clear();
+  attention_now_.swap(attention_);
   attention_late_.clear();
   bool room = true;
   const auto serve_one = [&](ConnId id) {
@@ -222,7 +234,7 @@ void Backend::serve_all() {
     room = serve(id);
     if (!room) need_attention(id);
   };
-  for (const ConnId id : batch) {
+  for (const ConnId id : attention_now_) {
     const Conn& conn = conns_[id];
     if (conn.attention && conn.received && !conn.receiving && conn.sending != SendStage::kWanted) {
       attention_late_.push_back(id);
@@ -233,10 +245,20 @@ void Backend::serve_all() {
   for (const ConnId id : attention_late_) {
     if (conns_[id].attention) serve_one(id);
   }
-  if (attention_.empty()) attention_.swap(batch), attention_.clear();  // keeps the capacity
+}
+
+// No pause has followed the last turn.
+void Backend::end_hold() {
+  if (receiving_ == Receiving::kOn) return;
+  const bool held = receiving_ == Receiving::kHeld && !attention_.empty();
+  receiving_ = Receiving::kOn;
+  if (!held) return;
+  serve_all();
+  if (io_uring_sq_ready(&ring_) > 0) submit(io_uring_cq_ready(&ring_) == 0);
 }
 
 void Backend::flush() {
+  if (receiving_ == Receiving::kOnce) receiving_ = Receiving::kHeld;
   serve_all();
   // While completions are waiting the kernel is not asked for more: received bytes stay bounded.
   const bool run = io_uring_cq_ready(&ring_) == 0 && io_uring_sq_ready(&ring_) > 0;
@@ -244,6 +266,8 @@ void Backend::flush() {
 }
 
 void Backend::park(int64_t deadline_ns) {
+  end_hold();
+  if (++parks_ == 0) parks_ = 1;
   serve_all();
   if (!queued_.empty() || !ended_.empty() || io_uring_cq_ready(&ring_) > 0) return submit(false);
   const int64_t until = std::min(deadline_ns, deadlines_.next_ns());
@@ -273,11 +297,15 @@ void Backend::take_due() {
 
 void Backend::gather(int64_t for_ns) {
   sleep_for(for_ns);
+  receiving_ = Receiving::kOnce;
+  serve_all();
+  if (io_uring_sq_ready(&ring_) > 0) return submit(true);
   // The CQ may hold what came before the pause; a turn with that alone would have waited for nothing.
   take_due();
 }
 
 void Backend::acquire(std::vector<Event>& out) {
+  if (receiving_ == Receiving::kHeld) end_hold();
   received_ = 0;
   conns_.recycle();
   expire();
@@ -422,8 +450,11 @@ void Backend::on_receive(ConnId id, const io_uring_cqe& cqe, std::vector<Event>&
     if (bytes > 0 && conn.state == State::kOpen && last != nullptr && last->kind == Event::Kind::kData &&
         last->conn == id && last->buffer == block && last->data + last->size == filled.data) {
       last->size += bytes;  // small receives lie behind each other in their block: one piece, and frames whole
+      if (++pieces_ >= kChase && last->size < pieces_ * kChasedBytes) conn.chased = parks_;
     } else if (bytes > 0 && conn.state == State::kOpen) {
       buffers_.hold(block);
+      pieces_ = 1;
+      if (bytes >= kBatchBytes) conn.chased = 0;
       out.push_back({.kind = Event::Kind::kData, .conn = id, .data = filled.data, .size = bytes, .buffer = block});
     } else {
       buffers_.drop(block);

@@ -13,6 +13,10 @@
 //   user_data) or when the kernel says so, and is armed again by the next flush; those that got nothing go first. Where
 //   the kernel can, it also ends after kReceiveBytes: otherwise one heavy sender fills all blocks in one go (measured),
 //   and its neighbours wait until they are parsed.
+//   A multishot one goes on for as long as bytes arrive: under a flood of small writes it chases them, a receive for
+//   each segment, and a turn finds much although nothing was gathered (which is what net/pacer.h asks). A connection
+//   where that is seen gets receives that end with what is there, until the shard has time to park or a receive brings
+//   much; so does every one after a gather(), and none while the next pause lasts.
 // - Send: at most one in flight per connection; without MSG_WAITALL, so that progress shows as partial kSent and memory
 //   comes free. A send that fits the socket buffer completes inside flush(): its kSent is in the next acquire(),
 //   without a sleep.
@@ -94,6 +98,13 @@ class Backend final : public net::Backend {
   enum class Op : uint8_t { kCancel, kWake, kAccept, kConnect, kReceive, kSend };
   enum class SendStage : uint8_t { kNone, kWanted, kSubmitted };
 
+  // How receives are armed.
+  enum class Receiving : uint8_t {
+    kOn,    // multishot: the usual
+    kOnce,  // after a pause
+    kHeld,  // not at all until gather(); an acquire() or a park() without one goes back to kOn
+  };
+
   // A gathered send until the kernel has read its request.
   struct Gather {
     msghdr message;
@@ -108,7 +119,7 @@ class Backend final : public net::Backend {
     SendStage sending = SendStage::kNone;
     bool attention = false;  // is in attention_
     bool paused = false;
-    bool receiving = false;     // a multishot receive is with the kernel
+    bool receiving = false;     // a receive is with the kernel
     bool received = false;      // ... and has brought something
     bool receive_ends = false;  // ... and its cancel is on its way
     bool connecting = false;    // a connect is with the kernel
@@ -120,6 +131,7 @@ class Backend final : public net::Backend {
     bool send_is_zero_copy = false;
     int error = 0;        // for kClosed or kDialFailed
     int send_result = 0;  // of a zero-copy send whose memory is still in use
+    uint32_t chased = 0;  // the number of parks when a multishot receive was last seen chasing; 0: not since
     uint32_t gather = kNoGather;
     iovec piece{};  // a send of one piece
     uint64_t tag = 0;
@@ -143,6 +155,7 @@ class Backend final : public net::Backend {
   bool arm_listeners();
   bool arm_wake();
   void serve_all();
+  void end_hold();
 
   void complete(const io_uring_cqe& cqe, std::vector<Event>& out);
   void on_accept(uint32_t index, const io_uring_cqe& cqe, std::vector<Event>& out);
@@ -166,11 +179,12 @@ class Backend final : public net::Backend {
   std::atomic<bool> wake_pending_{false};  // the eventfd has been written since the last acquire()
   bool wake_armed_ = false;
   bool resting_ = false;  // not accepting until the retry deadline
+  Receiving receiving_ = Receiving::kOn;
 
   SlotTable<Conn> conns_;
   std::vector<Listener> listeners_;
   std::vector<ConnId> attention_;
-  std::vector<ConnId> attention_late_;
+  std::vector<ConnId> attention_now_, attention_late_;  // of serve_all()
   std::vector<Gather> gathers_;
   std::vector<uint32_t> spare_gathers_;
   std::vector<uint32_t> used_gathers_;  // given to the kernel; spare once the submission queue has been read
@@ -184,6 +198,8 @@ class Backend final : public net::Backend {
   std::vector<Ended> ended_now_;
   DeadlineQueue deadlines_;
   size_t received_ = 0;  // bytes in this acquire()
+  uint32_t pieces_ = 0;  // receives that make up the last event
+  uint32_t parks_ = 1;
 
   uint64_t zero_copy_sends_ = 0;
   uint64_t zero_copy_copied_ = 0;

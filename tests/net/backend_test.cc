@@ -153,6 +153,57 @@ TEST_P(BackendTest, SixtyFourMebibytesBothWaysByteExact) {
   EXPECT_EQ(checked, total);
 }
 
+// Many small writes, which a receive may chase, with pauses now and then, and connections that are held back meanwhile.
+TEST_P(BackendTest, GatheringLosesAndDelaysNothing) {
+  constexpr int kPeers = 4, kRounds = 200;
+  Echo echo(*server);
+  server->keep = false;
+  server->gather_ns = 20'000;
+  std::vector<std::pair<Fd, ConnId>> peers;
+  for (int n = 0; n < kPeers; ++n) peers.push_back(connected());
+  std::vector<std::string> sent(kPeers), got(kPeers);
+  std::atomic<bool> stop = false;
+  std::thread flood([&] {
+    // The first of them never rests.
+    for (int n = 0; !stop; ++n) {
+      const std::string line = std::to_string(n) + "\r\n";
+      const size_t written = write_some(peers[0].first.get(), line);
+      sent[0] += line.substr(0, written);
+      if (written < line.size() || sent[0].size() > 1'000'000) break;
+    }
+  });
+  const auto read_all = [&] {
+    for (int n = 0; n < kPeers; ++n) read_some(peers[n].first.get(), got[n]);
+  };
+  std::mt19937_64 random(11);
+  for (int round = 0; round < kRounds; ++round) {
+    const size_t n = 1 + random() % (kPeers - 1);
+    const std::string line(1 + random() % 100, static_cast<char>('a' + n));
+    sent[n] += line.substr(0, write_some(peers[n].first.get(), line));
+    const ConnId other = peers[random() % kPeers].second;
+    if (round % 5 == 0) (*server)->pause(other);
+    server->turn();
+    if (round % 5 == 0) (*server)->resume(other);
+    read_all();
+  }
+  stop = true;
+  flood.join();
+  EXPECT_TRUE(server->run_until([&] {
+    read_all();
+    return got == sent;
+  }));
+  // And when nobody gathers any more.
+  server->gather_ns = 0;
+  for (int n = 0; n < kPeers; ++n) {
+    write_some(peers[n].first.get(), "last");
+    sent[n] += "last";
+  }
+  EXPECT_TRUE(server->run_until([&] {
+    read_all();
+    return got == sent;
+  }));
+}
+
 TEST_P(BackendTest, PauseLeavesBytesInTheKernelAndResumeBringsThem) {
   auto [peer, id] = connected();
   write_some(peer.get(), "first");

@@ -50,6 +50,7 @@ class CheckedBackend {
   std::function<void(const Event&)> on_event;  // after the checks; kData is released when it returns, unless hold_data
   bool hold_data = false;
   bool keep = true;
+  int64_t gather_ns = 0;       // after two of three turns that brought something
   int64_t park_ns = 10 * kMs;  // at most this long per park(), since the peers live on the same thread
   std::vector<ConnId> accepted, dialed, closed;
   std::vector<int> closed_errors;
@@ -65,6 +66,7 @@ class CheckedBackend {
     last_bytes = 0;
     for (const Event& event : events_) check(event);
     backend_->flush();
+    if (gather_ns > 0 && !events_.empty() && turns_ % 3 != 0) backend_->gather(gather_ns);
     return events_.size();
   }
 
