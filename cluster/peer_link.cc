@@ -10,6 +10,7 @@
 #include "core/go_format.h"
 #include "core/hash.h"
 #include "core/run.h"
+#include "core/trace.h"
 
 namespace peregrine::cluster {
 namespace {
@@ -391,11 +392,7 @@ void PeerLink::trace_in(const PeerOperation& operation) {
   else if (!operation.text.empty()) text.append(" ").append(operation.text);
   shard.trace(*this, "<<-", text);
   if (!has_payload(operation.verb)) return;
-  const auto most = static_cast<size_t>(shard.server().options.max_traced_msg_len);
-  const bool cut = most != 0 && operation.payload.size() > most;
-  shard.server().log.trace(
-      "{} - <<- MSG_PAYLOAD: [{}]", label(),
-      core::quote(cut ? std::string(operation.payload.substr(0, most)) + "..." : std::string(operation.payload)));
+  core::trace_payload(shard, *this, "<<-", operation.payload, operation.header_size);
 }
 
 // ---------------------------------------------------------------------------------------------------- clocks

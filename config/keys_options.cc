@@ -356,7 +356,7 @@ Section make_options_section() {
                   "host[:port] told to clients instead of our own addresses"),
           custom<S>("server_name", "string", "", "no blanks; empty = the server id", read_server_name),
           custom<S>("server_tags", "list of strings", "[]", "labels shown by monitoring", read_server_tags),
-          text_map<S>("server_metadata", &S::server_metadata, "labels with values shown by monitoring").later(),
+          text_map<S>("server_metadata", &S::server_metadata, "labels with values shown by monitoring"),
 
           // --- limits
           size<S>("max_control_line", &S::max_control_line, 0, kLargestControlLineBytes, "4KB",
@@ -399,7 +399,7 @@ Section make_options_section() {
           flag<S>("debug", &S::debug, "false", "debug lines"),
           flag<S>("trace", &S::trace, "false", "every protocol line"),
           trace_kind_row("trace_verbose", &S::trace_verbose, "trace, the system account included"),
-          trace_kind_row("trace_headers", &S::trace_headers, "trace of message headers without payloads").later(),
+          trace_kind_row("trace_headers", &S::trace_headers, "trace of message headers without payloads"),
           flag<S>("logtime", &S::logtime, "true", "time in front of every line"),
           flag<S>("logtime_utc", &S::logtime_utc, "false", "in UTC"),
           text<S>("log_file|logfile", &S::log_file, "", "empty = stderr"),

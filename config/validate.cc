@@ -14,6 +14,14 @@
 namespace peregrine::config {
 namespace {
 
+// Empty if `text` is a host, host:port, or [v6] with or without one. As in nats-server a bare IPv6 address needs
+// brackets.
+std::string wrong_advertise(const std::string& text) {
+  if (text.find(':') == std::string::npos || (text.front() == '[' && text.back() == ']')) return {};
+  const Result<Listen> parsed = parse_host_port(text);
+  return parsed ? "" : parsed.error();
+}
+
 class Check {
  public:
   explicit Check(const Options& options) : options_(options) {}
@@ -22,6 +30,7 @@ class Check {
     sizes();
     lame_duck();
     names();
+    advertised();
     users();
     accounts();
     peers();
@@ -38,8 +47,10 @@ class Check {
 
   void sizes() {
     if (options_.max_payload > options_.max_pending) {
-      error("max_payload", fmt::format("max_payload ({}) cannot be higher than max_pending ({})", options_.max_payload,
-                                       options_.max_pending));
+      // The one of the two that is not as it always is has a line to point at.
+      error(options_.max_payload == Options{}.max_payload ? "max_pending" : "max_payload",
+            fmt::format("max_payload ({}) cannot be higher than max_pending ({})", options_.max_payload,
+                        options_.max_pending));
     }
     if (options_.max_payload > kAdvisedPayloadBytes) {
       warn("max_payload",
@@ -64,6 +75,17 @@ class Check {
         options_.gateway.name != options_.cluster.name) {
       error("gateway", "cluster name conflicts between cluster and gateway definitions");
     }
+  }
+
+  void advertised() {
+    const auto check = [&](const char* option, const char* what, const std::string& text) {
+      if (const std::string why = wrong_advertise(text); !why.empty())
+        error(option, fmt::format("invalid {} \"{}\": {}", what, text, why));
+    };
+    check("client_advertise", "client_advertise", options_.client_advertise);
+    check("cluster", "cluster advertise", options_.cluster.advertise);
+    check("gateway", "gateway advertise", options_.gateway.advertise);
+    check("leafnodes", "leafnodes advertise", options_.leafnodes.advertise);
   }
 
   void users() {

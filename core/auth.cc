@@ -47,6 +47,9 @@ Auth::Plan Auth::plan(const Credentials& credentials, ConnectionType type) const
       credentials.user.empty() && credentials.password.empty() && credentials.token.empty() && !credentials.nkey_or_jwt;
   switch (kind_) {
     case Kind::kNone:
+      // Nobody asks who it is; the log and /connz tell what it says it is.
+      if (!credentials.user.empty()) plan.identity.user = credentials.user;
+      else if (!credentials.token.empty()) plan.identity.user = "[REDACTED]";
       return plan;
     case Kind::kUsers: {
       if (empty && no_auth_user_ != nullptr && type == ConnectionType::kStandard) {
@@ -89,9 +92,8 @@ Identity Auth::no_auth_user() const { return {no_auth_user_->name, no_auth_user_
 bool Auth::plain_secrets(const config::Options& options) {
   const config::Authorization& from = options.authorization;
   const auto plain = [](const std::string& secret) { return !secret.empty() && !is_bcrypt(secret); };
-  return plain(from.password) || plain(from.token) ||
-         std::any_of(from.users.begin(), from.users.end(),
-                     [&](const config::User& user) { return plain(user.password); });
+  return plain(from.password) || std::any_of(from.users.begin(), from.users.end(),
+                                             [&](const config::User& user) { return plain(user.password); });
 }
 
 bool Auth::is_bcrypt(std::string_view text) {

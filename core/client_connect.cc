@@ -51,7 +51,10 @@ std::string redact(std::string_view json) {
 void ClientSession::on_connect(std::string_view text) {
   if (shard.tracing()) shard.trace(*this, "<<-", "CONNECT " + redact(text));
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) return fail(ParseStatus::kBadArguments, text);
+  Operation operation;
+  operation.kind = Operation::Kind::kConnect;
+  operation.subject = text;
+  if (!json.is_object() && !json.is_null()) return fail(ParseStatus::kBadArguments, operation);
 
   Credentials credentials;
   if (connect_received_ && connected_ != nullptr && connected_->login != nullptr)
@@ -80,7 +83,7 @@ void ClientSession::on_connect(std::string_view text) {
     else if (same_key(key, "account")) good &= read(value, account_name);
     else if (same_key(key, "new_account")) good &= read(value, new_account);
   }
-  if (!good) return fail(ParseStatus::kBadArguments, text);
+  if (!good) return fail(ParseStatus::kBadArguments, operation);
 
   rtt_ns_ = std::max<int64_t>(shard.now_ns() - start_ns_, 1);
   rtt_at_ns_ = 0;  // an estimate: the first ping measures
@@ -102,24 +105,24 @@ void ClientSession::on_connect(std::string_view text) {
   credentials.nkey_or_jwt = !nkey.empty();
   if (auth.required()) login().credentials = credentials;
   Auth::Plan plan = auth.plan(credentials);
-  if (plan.refused) return auth_violation(credentials.user);
-  if (!account_name.empty() || new_account) return auth_violation(credentials.user);
+  if (plan.refused) return auth_violation(credentials);
+  if (!account_name.empty() || new_account) return auth_violation(credentials);
   if (plan.compare && !plan.bcrypt && !Auth::compare_plain(plan.expected, plan.offered))
-    return auth_violation(credentials.user);
+    return auth_violation(credentials);
   if (!plan.compare || !plan.bcrypt) return on_authenticated(std::move(plan.identity));
 
   // bcrypt costs milliseconds on purpose: a worker compares, the connection waits, the shard goes on.
   suspended_ = true;
   hold(kHoldAuth);
-  shard.server().workers.run([home = &shard, id = cid, plan = std::move(plan), user = credentials.user] {
+  shard.server().workers.run([home = &shard, id = cid, plan = std::move(plan), credentials] {
     const bool same = Auth::compare_bcrypt(plan.expected, plan.offered);
-    home->post([id, same, identity = plan.identity, user](Shard& shard) {
+    home->post([id, same, identity = plan.identity, credentials](Shard& shard) {
       auto* session = static_cast<ClientSession*>(shard.find(id));
       if (session == nullptr || session->closing()) return true;
       session->suspended_ = false;
       session->unhold(kHoldAuth);
       if (!same) {
-        session->auth_violation(user);
+        session->auth_violation(credentials);
         return true;
       }
       session->on_authenticated(identity);
@@ -134,20 +137,24 @@ void ClientSession::on_authenticated(Identity identity) {
   bind(std::move(identity));
   if (protocol_ < 0 || protocol_ > 1) {
     refuse(error_text::kInvalidClientProtocol);
+    shard.server().log.error("{} - {}", label(), error_text::kInvalidClientProtocol);
     return close(CloseReason::kBadClientProtocolVersion);
   }
   if (no_responders && !headers) {
     refuse(error_text::kNoRespondersNeedHeaders);
+    shard.server().log.error("{} - {}", label(), error_text::kNoRespondersNeedHeaders);
     return close(CloseReason::kNoRespondersNeedHeaders);
   }
   if (verbose_) answer(kOk);
   arm_timer();
 }
 
-void ClientSession::auth_violation(std::string_view user) {
+void ClientSession::auth_violation(const Credentials& credentials) {
   Log& log = shard.server().log;
-  if (!user.empty()) {
-    log.error("{} - authentication error - User {}", label(), quote(user));
+  if (!credentials.user.empty()) {
+    log.error("{} - authentication error - User {}", label(), quote(credentials.user));
+  } else if (!credentials.token.empty()) {
+    log.error("{} - authentication error - Token \"[REDACTED]\"", label());
   } else {
     log.error("{} - authentication error", label());
   }

@@ -9,6 +9,7 @@
 #include "core/go_format.h"
 #include "core/shard.h"
 #include "core/subject.h"
+#include "core/trace.h"
 
 namespace peregrine::core {
 namespace {
@@ -20,6 +21,7 @@ constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before t
 constexpr uint32_t kRestAfterRefusal =
     64;  // what can not be a run (two queue groups, say) is not asked for each message
 constexpr size_t kReferGatheredFrom = 8192;  // less is cheaper copied than kept
+constexpr size_t kShownBytes = 32;           // of what the parser does not understand
 
 // Subjects the server keeps for itself (parity.md 1.4-07).
 constexpr std::string_view kRaft = "$NRG.";
@@ -30,6 +32,60 @@ constexpr std::string_view kSystemQueue = "_sys_";
 bool is_reserved_reply(std::string_view reply) {
   return reply.starts_with(kServiceReply) || reply.starts_with(kJetStreamAck) ||
          (reply.starts_with(kGatewayReply) && reply.size() > kGatewayReply.size());
+}
+
+std::string_view verb_text(Operation::Kind kind) {
+  switch (kind) {
+    case Operation::Kind::kPub:
+      return "PUB";
+    case Operation::Kind::kHpub:
+      return "HPUB";
+    case Operation::Kind::kSub:
+      return "SUB";
+    case Operation::Kind::kUnsub:
+      return "UNSUB";
+    case Operation::Kind::kConnect:
+      return "CONNECT";
+    case Operation::Kind::kPing:
+      return "PING";
+    case Operation::Kind::kPong:
+      return "PONG";
+    case Operation::Kind::kOk:
+      return "+OK";
+    case Operation::Kind::kErr:
+      return "-ERR";
+    case Operation::Kind::kInfo:
+      return "INFO";
+  }
+  return "";
+}
+
+// As it is, unless it would do something to a terminal or look like another line of the log.
+std::string printable(std::string_view text) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= ' ' && c != 127; });
+  return plain ? std::string(text) : quote(text);
+}
+
+std::string_view last_word(std::string_view text) {
+  const size_t end = text.find_last_not_of(" \t") + 1;  // npos + 1 = 0
+  return text.substr(0, end).substr(text.substr(0, end).find_last_of(" \t") + 1);
+}
+
+// Why arguments were refused, as far as nats-server says it; never what may hold a password.
+std::string wrong_arguments(const Operation& operation, bool headers) {
+  switch (operation.kind) {
+    case Operation::Kind::kPub:
+      return fmt::format("processPub Parse Error: {}", quote(operation.subject));
+    case Operation::Kind::kHpub:
+      if (!headers) return "message headers not supported";
+      return fmt::format("processHeaderPub Parse Error: {}", quote(operation.subject));
+    case Operation::Kind::kSub:
+      return fmt::format("processSub Parse Error: {}", quote(operation.subject));
+    case Operation::Kind::kUnsub:
+      return fmt::format("processUnsub Parse Error: {}", quote(operation.subject));
+    default:
+      return fmt::format("Bad {} arguments", verb_text(operation.kind));
+  }
 }
 
 // The operation lies in the same buffer as what follows it.
@@ -169,7 +225,7 @@ std::string_view ClientSession::think(std::string_view in) {
           continue;
         }
       }
-      fail(status, in);
+      fail(status, operation);
       return {};
     }
     switch (operation.kind) {
@@ -214,12 +270,12 @@ std::string_view ClientSession::think(std::string_view in) {
       case Operation::Kind::kOk:
         break;
       case Operation::Kind::kErr:
-        shard.server().log.error("{} - Client error {}", label(), quote(operation.subject));
+        shard.server().log.error("{} - Client Error {}", label(), printable(operation.subject));
         close(CloseReason::kParseError);
         break;
       case Operation::Kind::kInfo:
         // Nothing in it concerns a server, but it has to be JSON.
-        if (!nlohmann::json::accept(operation.subject)) fail(ParseStatus::kBadArguments, operation.subject);
+        if (!nlohmann::json::accept(operation.subject)) fail(ParseStatus::kBadArguments, operation);
         break;
     }
     if (closing()) return {};
@@ -227,16 +283,19 @@ std::string_view ClientSession::think(std::string_view in) {
   }
 }
 
-void ClientSession::fail(ParseStatus status, std::string_view rest) {
+void ClientSession::fail(ParseStatus status, const Operation& operation) {
   Log& log = shard.server().log;
+  const std::string_view what = operation.subject;
   switch (status) {
     case ParseStatus::kUnknown:
       refuse(error_text::kUnknownProtocolOperation);
-      log.error("{} - Client parser ERROR: proto={}", label(), quote(rest.substr(0, 32)));
+      log.error("{} - Client parser ERROR: proto='{}...'", label(), quote(what.substr(0, kShownBytes)));
       close(CloseReason::kProtocolViolation);
       return;
     case ParseStatus::kBadArguments:
-      log.error("{} - Bad protocol arguments", label());
+      if (shard.tracing() && operation.kind != Operation::Kind::kConnect)
+        shard.trace(*this, "<<-", fmt::format("{} {}", verb_text(operation.kind), what));
+      log.error("{} - {}", label(), wrong_arguments(operation, headers));
       close(CloseReason::kProtocolViolation);
       return;
     case ParseStatus::kControlLine:
@@ -245,7 +304,9 @@ void ClientSession::fail(ParseStatus status, std::string_view rest) {
       close(CloseReason::kMaxControlLine);
       return;
     case ParseStatus::kMaxPayload:
-      log.error("{} - maximum payload exceeded: vs {}", label(), shard.server().options.max_payload);
+      if (shard.tracing()) shard.trace(*this, "<<-", fmt::format("{} {}", verb_text(operation.kind), what));
+      log.error("{} - maximum payload exceeded: {} vs {}", label(), last_word(what),
+                shard.server().options.max_payload);
       refuse(error_text::kMaxPayload);
       close(CloseReason::kMaxPayload);
       return;
@@ -263,7 +324,7 @@ void ClientSession::fail(ParseStatus status, std::string_view rest) {
 // A line to the client that is not a message.
 void ClientSession::answer(std::string_view line) {
   if (shard.tracing()) [[unlikely]]
-    shard.trace(*this, "->>", line.substr(0, line.size() - kCrLf.size()));
+    shard.trace(*this, "->>", line == kOk ? "OK" : line.substr(0, line.size() - kCrLf.size()));
   send(line);
 }
 
@@ -271,13 +332,6 @@ void ClientSession::refuse(std::string_view text) {
   if (shard.tracing()) [[unlikely]]
     shard.trace(*this, "->>", fmt::format("-ERR {}", text));
   send_error(text);
-}
-
-void ClientSession::trace_payload(std::string_view payload) {
-  const auto most = static_cast<size_t>(shard.server().options.max_traced_msg_len);
-  const bool cut = most != 0 && payload.size() > most;
-  shard.server().log.trace("{} - <<- MSG_PAYLOAD: [{}]", label(),
-                           quote(cut ? std::string(payload.substr(0, most)) + "..." : std::string(payload)));
 }
 
 // Behind the connection, once it is let in: "v<version>:<lang>:<name>" - "<account>/user:<user>", as far as known.
@@ -354,9 +408,10 @@ void ClientSession::on_pub(const Operation& operation) {
     if (operation.kind == Operation::Kind::kHpub) line += std::to_string(operation.header_size) + " ";
     shard.trace(*this, "<<-", line + std::to_string(operation.payload.size()));
     if (mapped) shard.trace(*this, "<<-", fmt::format("MAPPING {} -> {}", operation.subject, subject));
-    trace_payload(operation.payload);
   }
   if (pedantic_ && !is_valid_publish_subject(operation.subject)) refuse(error_text::kInvalidPublishSubject);
+  if (shard.tracing()) [[unlikely]]
+    trace_payload(shard, *this, "<<-", operation.payload, operation.header_size);
   ++traffic.in_msgs;
   traffic.in_bytes += operation.payload.size();
   ++account->traffic.in_msgs;
@@ -364,13 +419,13 @@ void ClientSession::on_pub(const Operation& operation) {
 
   const char first = subject.empty() ? '\0' : subject.front();  // empty: a mapping wants it lost
   if (first == '_' && subject.starts_with(kGatewayReply)) [[unlikely]] {
-    return permission_violation("Publish", subject, {});
+    return permission_violation("Publish", subject, {}, {});
   }
   if (permissions != nullptr && !permissions->may_publish(subject, shard.now_ns())) [[unlikely]] {
-    return permission_violation("Publish", subject, {});
+    return permission_violation("Publish", subject, {}, {});
   }
   if (first == '$' && (subject.starts_with(kRaft) || subject.starts_with(kOldGatewayReply))) [[unlikely]] {
-    return permission_violation("Publish", subject, {});
+    return permission_violation("Publish", subject, {}, {});
   }
   if (!operation.reply.empty() && (operation.reply[0] == '_' || operation.reply[0] == '$') &&
       is_reserved_reply(operation.reply)) [[unlikely]] {
@@ -415,11 +470,14 @@ void ClientSession::send_no_responders(std::string_view subject, std::string_vie
   }
 }
 
-void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue) {
+void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue,
+                                         std::string_view sid) {
   std::string text = fmt::format("Permissions Violation for {} to {}", what, quote(subject));
   if (!queue.empty()) text += fmt::format(" using queue {}", quote(queue));
   refuse(text);
-  shard.server().log.error("{} - {} Violation - Subject {}", label(), what, quote(subject));
+  shard.server().log.error("{} - {} Violation - Subject {}{}{}", label(), what, quote(subject),
+                           queue.empty() ? "" : fmt::format(", Queue: {}", quote(queue)),
+                           sid.empty() ? "" : fmt::format(", SID {}", sid));
 }
 
 void ClientSession::on_sub(const Operation& operation) {
@@ -430,10 +488,10 @@ void ClientSession::on_sub(const Operation& operation) {
                     : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
   }
   const auto& options = shard.server().options;
-  if (operation.sid.size() > Subscription::kMaxSid) return fail(ParseStatus::kBadArguments, operation.sid);
+  if (operation.sid.size() > Subscription::kMaxSid) return fail(ParseStatus::kBadArguments, operation);
   if ((permissions != nullptr && !permissions->permissions->can_subscribe(operation.subject, operation.queue)) ||
       operation.queue == kSystemQueue) {
-    return permission_violation("Subscription", operation.subject, operation.queue);
+    return permission_violation("Subscription", operation.subject, operation.queue, operation.sid);
   }
   if (options.max_subscription_tokens > 0 &&
       count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
@@ -472,6 +530,7 @@ void ClientSession::on_unsub(const Operation& operation) {
   if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub.delivered) {
     shard.set_subscription_limit(sub, static_cast<uint64_t>(operation.max));
   } else {
+    trace_removal(sub);
     sids_.erase(shard.sid_hash(), place);
     shard.remove_forgotten(sub);
   }
@@ -479,7 +538,15 @@ void ClientSession::on_unsub(const Operation& operation) {
 
 const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
 
-void ClientSession::forget(Subscription& sub) { sids_.erase(pool(), shard.sid_hash(), &sub, closing()); }
+void ClientSession::forget(Subscription& sub) {
+  trace_removal(sub);
+  sids_.erase(pool(), shard.sid_hash(), &sub, closing());
+}
+
+void ClientSession::trace_removal(const Subscription& sub) const {
+  if (shard.tracing()) [[unlikely]]
+    shard.trace(*this, "<->", fmt::format("DELSUB {}", sub.sid()));
+}
 
 bool ClientSession::detach_slice(size_t most) {
   timer_.cancel();

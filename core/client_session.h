@@ -101,12 +101,13 @@ class ClientSession final : public Session, private ClientState {
   void on_unsub(const Operation& operation);
   void on_ping();
   void on_pong();
-  void fail(ParseStatus status, std::string_view rest);
-  void auth_violation(std::string_view user);
-  void permission_violation(std::string_view what, std::string_view subject, std::string_view queue);
+  void fail(ParseStatus status, const Operation& operation);
+  void auth_violation(const Credentials& credentials);
+  void permission_violation(std::string_view what, std::string_view subject, std::string_view queue,
+                            std::string_view sid);
   void answer(std::string_view line);
   void refuse(std::string_view text);
-  void trace_payload(std::string_view payload);
+  void trace_removal(const Subscription& sub) const;
   void bind(Identity identity);
   ParserLimits limits() const;
   Connected& connected();

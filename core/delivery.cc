@@ -7,6 +7,7 @@
 
 #include "core/gateway_reply.h"
 #include "core/shard.h"
+#include "core/trace.h"
 
 namespace peregrine::core {
 namespace {
@@ -31,6 +32,11 @@ size_t acknowledged_subject(const Message& message, std::string_view reply) {
     if (reply[at] == '@' && dots >= kAckDots) return at;
   }
   return std::string_view::npos;
+}
+
+void trace_delivery(Shard& shard, const Session& to, std::string_view line, const Message& message, uint32_t skip) {
+  shard.trace(to, "->>", line);
+  trace_payload(shard, to, "->>", message.payload.substr(skip), skip != 0 ? 0 : message.header_size);
 }
 
 }  // namespace
@@ -313,7 +319,7 @@ bool Delivery::send_to_targets(const Message& message, Account& account) {
     ++peer_traffic_.out_msgs;
     peer_traffic_.out_bytes += bytes;
     if (shard_.tracing()) [[unlikely]]
-      shard_.trace(to, "->>", std::string_view(line_).substr(0, line_.size() - kCrLf.size()));
+      trace_delivery(shard_, to, std::string_view(line_).substr(0, line_.size() - kCrLf.size()), message, skip);
     if (to.outbox.pending() > max_pending_) [[unlikely]]
       slow_consumer(to, account);
   }
@@ -428,7 +434,7 @@ bool Delivery::deliver_to(Subscription& sub, const Message& message, Account& ac
   if (shard_.tracing()) [[unlikely]] {
     std::string line_text = encoding.head;
     line_text.append(sid).append(encoding.tail, 0, encoding.tail.size() - 2);
-    shard_.trace(to, "->>", line_text);
+    trace_delivery(shard_, to, line_text, message, encoding.skip);
   }
   if (outbox.pending() > max_pending_) [[unlikely]]
     slow_consumer(to, account);

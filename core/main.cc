@@ -135,8 +135,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   // The port first: INFO and every URL name it. Nobody is accepted before the shards run.
   auto listeners = choice->open(options.host, options.port, static_cast<int>(plan.shards));
   if (!listeners)
-    return fatal(fmt::format("Error listening on port: {}, \"{}\"", net::host_and_port(options.host, options.port),
-                             listeners.error()));
+    return fatal(fmt::format("Error listening on port: {}, \"{}\"",
+                             net::host_and_port(options.host, std::max(options.port, 0)), listeners.error()));
   options.port = listeners->port;
 
   core::HashKey key;
@@ -184,15 +184,18 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   facts.server_name = identity.name;
   facts.version = identity.version;
   facts.go = identity.go;
-  facts.host = options.host;
-  facts.port = options.port;
+  const config::Listen shown = options.client_advertise.empty()
+                                   ? config::Listen{options.host, options.port}
+                                   : config::advertised(options.client_advertise, options.port);
+  facts.host = shown.host;
+  facts.port = shown.port;
   facts.leaf_port = peering.leaf_port();
   if (options.tls) {
     facts.tls_required = !config::allows_plain_clients(options);
     facts.tls_verify = options.tls->verify;
     facts.client_tls = client_context;
   }
-  facts.auth_required = server.auth.announced();
+  facts.auth_required = server.auth.required();
   facts.options = std::make_shared<const config::Options>(options);
   facts.start_ns = started_ns;
   facts.config_load_ns = started_ns;
@@ -218,6 +221,12 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   log->start_async();
   error = broker.start();
   if (!error.empty()) return fatal(error);
+  // Before anybody is told that the server is ready, and not before it has its ports: who fails for want of them leaves
+  // the file of the server that has them alone.
+  if (!options.pid_file.empty()) {
+    if (error = net::control::write_pid_file(options.pid_file); !error.empty())
+      return fatal("Could not write pidfile: " + error);
+  }
   for (const std::string& note : broker.backend_report().notes) log->info("{}: {}", broker.backend_report().name, note);
   peering.start_leafnodes();
   log->info("Listening for client connections on {}", net::host_and_port(options.host, options.port));
@@ -230,9 +239,6 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
   log->info("Server is ready");
   peering.start_clusters();
 
-  if (!options.pid_file.empty()) {
-    if (error = net::control::write_pid_file(options.pid_file); !error.empty()) return fatal(error);
-  }
   std::string ports_file;
   if (!options.ports_file_dir.empty()) {
     ports_file = net::control::ports_file_path(options.ports_file_dir, argv0);
@@ -253,7 +259,8 @@ int serve(const config::Options& given, const std::vector<std::string>& warnings
           net::control::listener_urls(options.cluster.tls ? "tls" : "nats", peering.route_host(), peering.route_port());
     if (peering.leaf_port() != 0)
       ports.leafnodes = net::control::listener_urls("nats", peering.leaf_host(), peering.leaf_port());
-    if (error = net::control::write_ports_file(ports_file, ports); !error.empty()) log->error("{}", error);
+    if (error = net::control::write_ports_file(ports_file, ports); !error.empty())
+      log->error("Error writing ports file ({}): {}", ports_file, error);
   }
 
   net::control::Signals signals;

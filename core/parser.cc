@@ -16,6 +16,7 @@ constexpr uint32_t kMaxSizeDigits = 9;  // nats-server's parseSize: more digits 
 bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 constexpr size_t kGrowth = 8;
+constexpr size_t kShownBytes = 64;        // of what nobody understands
 constexpr size_t kKeptBytes = 64 * 1024;  // a gathering buffer above this is given back after use
 
 // Decimal digits only; -1 for anything else, as nats-server's parseSize.
@@ -52,6 +53,13 @@ Fields<N> split(std::string_view args) {
     fields.at[fields.count++] = {start, static_cast<size_t>(p - start)};
   }
   return fields;
+}
+
+// What was wrong is for the log, in operation.subject: with kUnknown the bytes themselves, with kBadArguments and
+// kMaxPayload the arguments of the verb in operation.kind.
+ParseStatus unknown(std::string_view what, Operation& operation) {
+  operation.subject = what;
+  return ParseStatus::kUnknown;
 }
 
 bool same_verb(std::string_view text, std::string_view upper) {
@@ -151,7 +159,8 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   if (status == ParseStatus::kOperation && state_ == State::kPayload) {
     // The usual end of a PUB: its payload lies in this buffer, nothing is copied.
     if (in.size() >= size_t{payload_size_} + 2) {
-      if (in[payload_size_] != '\r' || in[payload_size_ + 1] != '\n') return ParseStatus::kUnknown;
+      if (in[payload_size_] != '\r' || in[payload_size_ + 1] != '\n')
+        return unknown(in.substr(payload_size_), operation);
       operation.payload = in.substr(0, payload_size_);
       in.remove_prefix(payload_size_ + 2);
       state_ = State::kLine;
@@ -198,7 +207,8 @@ ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, O
   const size_t line = 4 + size_end + 2;
   if (in.size() < line + static_cast<size_t>(size) + 2) return ParseStatus::kMore;
   const char* payload = in.data() + line;
-  if (payload[size] != '\r' || payload[size + 1] != '\n') return ParseStatus::kUnknown;
+  if (payload[size] != '\r' || payload[size + 1] != '\n')
+    return unknown(in.substr(line + static_cast<size_t>(size)), operation);
   operation.kind = Operation::Kind::kPub;
   operation.subject = {base, subject_end};
   operation.reply = reply;
@@ -292,7 +302,11 @@ ParseStatus Parser::slow_line(std::string_view& in, const ParserLimits& limits, 
   std::memcpy(head_bytes.data() + head_size, in.data(), more);
   head_size += more;
   const Verb* verb = find_verb({head_bytes.data(), head_size}, complete);
-  if (verb == nullptr) return ParseStatus::kUnknown;
+  if (verb == nullptr) {
+    held_ = partial_;
+    held_.append(in.substr(0, kShownBytes));
+    return unknown(held_, operation);
+  }
   if (complete && verb->arguments) {
     // Only the arguments count against the limit, not the blanks before them; those are not even kept.
     const size_t verb_here = partial_.size() < verb->name.size() ? verb->name.size() - partial_.size() : 0;
@@ -354,14 +368,15 @@ ParseStatus Parser::take_payload(std::string_view& in, Operation& operation) {
   in.remove_prefix(n);
   // A wrong end is refused at its first byte: the rest may never come.
   const size_t body = front + payload_size_;
-  if (partial_.size() > body && partial_[body] != '\r') return ParseStatus::kUnknown;
+  if (partial_.size() > body && partial_[body] != '\r')
+    return unknown(std::string_view(partial_).substr(body), operation);
   if (n < wanted) return ParseStatus::kMore;
   state_ = State::kLine;
   held_.swap(partial_);
   partial_.clear();
   if (partial_.capacity() > kKeptBytes) partial_.shrink_to_fit();
   const std::string_view all = held_;
-  if (!all.ends_with("\r\n")) return ParseStatus::kUnknown;
+  if (!all.ends_with("\r\n")) return unknown(all.substr(body), operation);
   operation.kind = hpub_ ? Operation::Kind::kHpub : Operation::Kind::kPub;
   operation.subject = all.substr(0, subject_size_);
   operation.reply = all.substr(subject_size_, reply_size_);
@@ -373,7 +388,7 @@ ParseStatus Parser::take_payload(std::string_view& in, Operation& operation) {
 ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits, Operation& operation) {
   bool complete = false;
   const Verb* verb = line.empty() ? nullptr : find_verb(line, complete);
-  if (verb == nullptr || !complete) return ParseStatus::kUnknown;
+  if (verb == nullptr || !complete) return unknown(line, operation);
   operation.kind = verb->kind;
   if (!verb->arguments) return ParseStatus::kOperation;
 
@@ -382,6 +397,7 @@ ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits
   if (args.ends_with('\r')) args.remove_suffix(1);
   if (args.size() > limits.max_control_line) return ParseStatus::kControlLine;
 
+  operation.subject = args;
   operation.reply = operation.queue = operation.sid = operation.payload = {};
   switch (verb->kind) {
     case Operation::Kind::kPub:
@@ -404,7 +420,6 @@ ParseStatus Parser::parse_line(std::string_view line, const ParserLimits& limits
       return ParseStatus::kOperation;
     }
     default:
-      operation.subject = args;
       return ParseStatus::kOperation;
   }
 }

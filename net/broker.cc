@@ -63,14 +63,17 @@ std::string Broker::start() {
       // The main thread keeps the process's name: `--signal` finds a server by it.
       set_exact_timers();
       pthread_setname_np(pthread_self(), fmt::format("shard {}", n).c_str());
-      std::string pinned;
       if (const int cpu = core_of(n); cpu >= 0) {
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(cpu, &set);
         if (const int error = pthread_setaffinity_np(pthread_self(), sizeof(set), &set); error != 0) {
-          ready->set_value(fmt::format("cannot pin shard {} to core {}: {}", n, cpu, strerror(error)));
-          return;
+          const std::string why = fmt::format("cannot pin shard {} to core {}: {}", n, cpu, errno_text(error));
+          if (!server_.options.native.cores.empty()) {
+            ready->set_value(why);
+            return;
+          }
+          server_.log.warn("{}; it runs where the scheduler puts it", why);  // nobody asked for that core
         }
       }
       auto backend = plan_.make_backend(n);
@@ -85,14 +88,14 @@ std::string Broker::start() {
       if (!may_run.get()) return;
       if (n < plan_.listeners.size()) {
         if (const int error = reactors_[n]->listen_for_clients(plan_.listeners[n], plan_.client_tls.get()); error < 0) {
-          server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
+          server_.log.error("shard {} cannot accept: {}", n, errno_text(error));
         }
       }
       for (uint32_t l = 0; l < plan_.peer_listeners.size(); ++l) {
         const PeerListener& listener = plan_.peer_listeners[l];
         if (n >= listener.fds.size()) continue;
         if (const int error = reactors_[n]->listen(listener.fds[n], l + 1, listener.open); error < 0) {
-          server_.log.error("shard {} cannot accept: {}", n, strerror(-error));
+          server_.log.error("shard {} cannot accept: {}", n, errno_text(error));
         }
       }
       reactors_[n]->run();

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "net/socket.h"
 #include "net/tls/clients.h"
 
 namespace peregrine::net {
@@ -40,7 +41,7 @@ bool Reactor::turn() {
 void Reactor::report_accept_errors() {
   const AcceptErrors errors = backend_->accept_errors();
   if (errors.count == accept_errors_told_ || shard_.now_ns() < accept_report_ns_) return;
-  shard_.server().log.error("Error accepting connections: {} ({} times so far)", std::strerror(errors.last_error),
+  shard_.server().log.error("Error accepting connections: {} ({} times so far)", errno_text(errors.last_error),
                             errors.count);
   accept_errors_told_ = errors.count;
   accept_report_ns_ = shard_.now_ns() + kAcceptReportNs;

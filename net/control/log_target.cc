@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/go_format.h"
+#include "net/socket.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -53,7 +54,7 @@ int64_t unix_ns(std::chrono::system_clock::time_point time) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
 }
 
-std::string error_text() { return std::strerror(errno); }
+std::string error_text() { return errno_text(errno); }
 
 // Writes everything, waiting in small steps so that a process which is leaving does not hang on a pipe nobody reads.
 bool write_all(int fd, std::string_view bytes, const auto& giving_up) {

@@ -42,7 +42,7 @@ std::string write_file(const std::string& path, const std::string& content, mode
   }
   // A file prepared for us in a directory which is not ours.
   if (error == EACCES || error == EPERM) error = write_at(path, content, mode);
-  return error == 0 ? "" : fmt::format("open {}: {}", path, std::strerror(error));
+  return error == 0 ? "" : fmt::format("open {}: {}", path, errno_text(error));
 }
 
 std::string url(std::string_view scheme, const std::string& host, int port) {
@@ -87,7 +87,7 @@ std::string write_ports_file(const std::string& path, const Ports& ports) {
 
 std::string remove_ports_file(const std::string& path) {
   if (unlink(path.c_str()) == 0 || errno == ENOENT) return {};
-  return fmt::format("remove {}: {}", path, std::strerror(errno));
+  return fmt::format("remove {}: {}", path, errno_text(errno));
 }
 
 }  // namespace peregrine::net::control

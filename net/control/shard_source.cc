@@ -28,6 +28,24 @@ bool wanted(const core::ConnRow& row, const core::ConnzQuery& query) {
   return query.mqtt_client.empty();
 }
 
+// max_closed_clients is the server's; each shard keeps as many. What stopped before this is over the limit.
+int64_t oldest_remembered_ns(Broker& broker, int most, int timeout_ms) {
+  auto gathered = std::make_shared<Gathered<std::vector<int64_t>>>();
+  broker.run_on_shards(
+      [gathered](core::Shard& shard) {
+        std::lock_guard lock(gathered->mutex);
+        for (const core::ConnRow& row : shard.closed_rows()) gathered->rows.push_back(row.stop_ns);
+        return true;
+      },
+      timeout_ms);
+  std::lock_guard lock(gathered->mutex);
+  std::vector<int64_t>& stops = gathered->rows;
+  if (most <= 0 || stops.size() <= static_cast<size_t>(most)) return 0;
+  const auto first = stops.end() - most;
+  std::nth_element(stops.begin(), first, stops.end());
+  return *first;
+}
+
 }  // namespace
 
 ShardSource::ShardSource(core::Server& server, Broker& broker, ServerFacts facts)
@@ -80,8 +98,11 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
   state->rows.account_known = query.account.empty() || query.account == "$G";
   if (!state->rows.account_known) return state->rows;
   state->parts.assign(broker_.shards().size(), Part(query));
+  const int64_t oldest_ns = query.state == core::ConnState::kOpen
+                                ? 0
+                                : oldest_remembered_ns(broker_, server_.options.max_closed_clients, kTimeoutMs);
   const bool all = broker_.run_on_shards(
-      [state, query](core::Shard& shard) {
+      [state, query, oldest_ns](core::Shard& shard) {
         Part& part = state->parts[shard.index()];
         std::vector<core::ConnRow>& rows = part.first.rows();
         uint64_t total = 0;
@@ -98,6 +119,7 @@ core::ConnRows ShardSource::connections(const core::ConnzQuery& query) {
           }
           if (query.state != core::ConnState::kOpen) {
             for (const core::ConnRow& row : shard.closed_rows()) {
+              if (row.stop_ns < oldest_ns) continue;
               if (!query.account.empty() && row.account != query.account) continue;
               ++total;
               if (wanted(row, query)) part.first.put(core::ConnRow(row));

@@ -298,8 +298,6 @@ TEST(Unsupported, IsRefusedByNameAndStillParses) {
       {"proxies { trusted: [{key: a}] }", "proxies"},
       {"system_account: ACC", "system_account"},
       {"feature_flags { js_ack_fc_v2: true }", "feature_flags"},
-      {"server_metadata { a: b }", "server_metadata"},
-      {"trace_headers: true", "trace_headers"},
       {"prof_port: 1", "prof_port"},
       {"authorization { users: [{nkey: UABC}] }", "authorization.users[].nkey"},
       {"authorization { users: [{user: a, proxy_required: true}] }", "authorization.users[].proxy_required"},
