@@ -80,6 +80,7 @@ void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
                                      turn_lengths_.size() - 1)];
   }
   worked_until_ns_ = 0;
+  if (index_changes_ >= most_index_changes_ / 2) adapt_index_changes(worked_ns);
   if (shard_count_ > 1) {
     const uint64_t handled = messages_taken_ + delivery_.records() + run_.from_rings();
     load_.add(now_ns, std::max<int64_t>(worked_ns, 0), handled - std::exchange(messages_told_, handled));
@@ -89,6 +90,13 @@ void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
   ++turns_;
   index_changes_ = 0;
   tracing_ = server_.log.enabled(LogLevel::kTrace);
+}
+
+void Shard::adapt_index_changes(int64_t worked_ns) {
+  if (worked_ns > kLongChangesNs)
+    most_index_changes_ = std::max(most_index_changes_ - most_index_changes_ / 4, kFewestIndexChanges);
+  else if (worked_ns < kShortChangesNs)
+    most_index_changes_ = std::min(most_index_changes_ + most_index_changes_ / 8, kIndexChanges);
 }
 
 bool Shard::drain_rings() {
@@ -435,11 +443,11 @@ Session* Shard::find(uint64_t cid) {
 // A bounded piece of work on sessions that are going: a hundred thousand subscriptions are withdrawn over many turns,
 // and so do ten thousand connections go that are closed at once.
 void Shard::close_some() {
-  index_changes_ = std::min(index_changes_, kIndexChanges - kIndexChangesOfWaiting);
+  index_changes_ = std::min(index_changes_, most_index_changes_ / 2);
   std::vector<Session*> now;
   now.swap(closing_);
   size_t done = 0;
-  for (; done < now.size() && index_changes_ < kIndexChanges; ++done) {
+  for (; done < now.size() && index_changes_ < most_index_changes_; ++done) {
     Session& session = *now[done];
     if (session.detached_) continue;
     index_changes_ += kClosing;
@@ -449,7 +457,7 @@ void Shard::close_some() {
       session.last_subs_ = std::make_unique<std::vector<SubRow>>(std::move(row.subs));
     }
     const size_t before = session.subscription_count();
-    const bool detached = session.detach_slice(std::max<uint32_t>(kIndexChanges, index_changes_ + 1) - index_changes_);
+    const bool detached = session.detach_slice(std::max(most_index_changes_, index_changes_ + 1) - index_changes_);
     index_changes_ += static_cast<uint32_t>(before - session.subscription_count());
     if (!detached) {
       closing_.push_back(&session);
@@ -467,8 +475,8 @@ void Shard::wait_for_turn(Session& session) {
 }
 
 void Shard::go_on_with_waiting() {
-  index_changes_ = std::min(index_changes_, kIndexChanges - kIndexChangesOfWaiting);
-  for (size_t n = waiting_.size(); n > 0 && index_changes_ < kIndexChanges; --n) {
+  index_changes_ = std::min(index_changes_, most_index_changes_ / 2);
+  for (size_t n = waiting_.size(); n > 0 && index_changes_ < most_index_changes_; --n) {
     Session& session = *waiting_.front();
     waiting_.pop_front();
     session.unhold(kHoldTurn);

@@ -155,7 +155,7 @@ class Shard final : public ReleaseSink {
   void to_close(Session& session) { closing_.push_back(&session); }
   // Input has changed the index. True when that was enough of it for one turn: a session that has more in hand keeps
   // it, and waits until it is told to take_up().
-  bool count_index_change() { return ++index_changes_ >= kIndexChanges; }
+  bool count_index_change() { return ++index_changes_ >= most_index_changes_; }
   void wait_for_turn(Session& session);
   void stall(Session& producer, int64_t for_ns);
   // `producer` has filled the outbox of `to`, which is being sent, with more than stays in the cache. It is not read
@@ -331,11 +331,16 @@ class Shard final : public ReleaseSink {
 
   std::vector<Session*> dirty_;
   std::vector<Session*> closing_;  // marked; to be taken apart
-  // Well below a millisecond's work. Those that wait, and those that are going, get some of it in any case.
-  static constexpr uint32_t kIndexChanges = 512, kIndexChangesOfWaiting = 256;
+  // How much of the index may change in a turn: well below a millisecond's work. What a change takes depends on how
+  // much of the index is in the caches, and on who else uses them, from 0.2 µs up to 3: turns that took kLongChangesNs
+  // are followed by shorter ones. Those that wait, and those that are going, get half of it in any case.
+  static constexpr uint32_t kIndexChanges = 512, kFewestIndexChanges = 96;
+  static constexpr int64_t kLongChangesNs = 350'000, kShortChangesNs = 200'000;
   static constexpr uint32_t kClosing = 8;  // as much work as so many changes
-  uint32_t index_changes_ = 0;             // in this turn
-  std::deque<Session*> waiting_;           // for a turn that has time for them
+  uint32_t most_index_changes_ = kIndexChanges;
+  uint32_t index_changes_ = 0;  // in this turn
+  void adapt_index_changes(int64_t worked_ns);
+  std::deque<Session*> waiting_;  // for a turn that has time for them
   void go_on_with_waiting();
   std::vector<Session*> stalled_;
   Timer stall_timer_;
