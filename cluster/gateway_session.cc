@@ -92,8 +92,7 @@ void GatewaySession::on_secured() {
 void GatewaySession::on_wrong_name() { gateways_.forget_tls_name(name_, url_.host); }
 
 void GatewaySession::on_operation(const PeerOperation& operation) {
-  if (!outbound_ && !connected_ && operation.verb != PeerVerb::kConnect)
-    return fail(core::error_text::kAuthorizationViolation, CloseReason::kAuthenticationFailure);
+  if (is_stranger() && operation.verb != PeerVerb::kConnect) return auth_violation({});
   switch (operation.verb) {
     case PeerVerb::kInfo:
       return on_info(operation.text);
@@ -101,19 +100,24 @@ void GatewaySession::on_operation(const PeerOperation& operation) {
       if (outbound_) return protocol_violation("CONNECT");
       return on_connect(operation.text);
     case PeerVerb::kRoutedSub:
-      return outbound_ ? on_sub(operation) : protocol_violation(operation.text);
+      return outbound_ ? on_sub(operation) : refuse_interest("RS+");
     case PeerVerb::kRoutedUnsub:
-      return outbound_ ? on_unsub(operation) : protocol_violation(operation.text);
+      return outbound_ ? on_unsub(operation) : refuse_interest("RS-");
     case PeerVerb::kAccountSub:
     case PeerVerb::kAccountUnsub:
-      if (!outbound_) return protocol_violation(operation.text);
+      if (!outbound_) return refuse_interest(operation.verb == PeerVerb::kAccountSub ? "A+" : "A-");
       return on_account_wanted(operation.text, operation.verb == PeerVerb::kAccountSub);
     case PeerVerb::kRoutedMessage:
     case PeerVerb::kHeaderMessage:
       return on_message(operation);
     default:
-      return protocol_violation(operation.text);
+      return unknown_operation(input_of(operation));
   }
+}
+
+void GatewaySession::refuse_interest(std::string_view verb) {
+  shard.server().log.error("{} - Received {} from gateway on inbound connection", label(), verb);
+  close(CloseReason::kProtocolViolation);
 }
 
 // ---------------------------------------------------------------------------------------------------- handshake
@@ -122,15 +126,12 @@ void GatewaySession::on_connect(std::string_view json) {
   const std::optional<PeerConnect> connect = parse_connect(json);
   if (!connect) return protocol_violation(json);
   const GatewaySettings& settings = gateways_.settings();
+  if (settings.known_urls)
+    return shows_certificate_of(*settings.known_urls) ? accepted(*connect) : auth_violation(connect->user);
   if (settings.user.empty()) return accepted(*connect);
-  const auto refuse = [this, user = connect->user] {
-    shard.server().log.error("{} - authentication error - User {}", label(), core::quote(user));
-    send_error(core::error_text::kAuthorizationViolation);
-    close(CloseReason::kAuthenticationFailure);
-  };
-  if (connect->user != settings.user) return refuse();
+  if (connect->user != settings.user) return auth_violation(connect->user);
   if (!core::Auth::is_bcrypt(settings.password)) {
-    if (!core::Auth::compare_plain(settings.password, connect->password)) return refuse();
+    if (!core::Auth::compare_plain(settings.password, connect->password)) return auth_violation(connect->user);
     return accepted(*connect);
   }
   wait_for_answer();
@@ -143,7 +144,7 @@ void GatewaySession::on_connect(std::string_view json) {
         session->accepted(connect);
         session->go_on();
       } else {
-        session->fail(core::error_text::kAuthorizationViolation, CloseReason::kAuthenticationFailure);
+        session->auth_violation(connect.user);
       }
       return true;
     });
@@ -155,6 +156,7 @@ void GatewaySession::accepted(const PeerConnect& connect) {
   const GatewaySettings& settings = gateways_.settings();
   if (settings.reject_unknown && !gateways_.is_configured(connect.gateway)) {
     shard.server().log.error("{} - Rejecting connection from gateway {}", label(), core::quote(connect.gateway));
+    shard.server().log.error("{} - wrong gateway", label());
     send_error(fmt::format("Connection to gateway {} rejected", core::quote(settings.name)));
     return close(CloseReason::kWrongGateway);
   }
@@ -168,7 +170,10 @@ void GatewaySession::on_info(std::string_view json) {
   if (!info) return protocol_violation(json);
   const bool first = !info_received_;
   info_received_ = true;
-  if (first) remote_name_ = info->server_id;
+  if (first) {
+    remote_name_ = info->server_id;
+    server_name_ = info->server_name;
+  }
   if (outbound_) return on_outbound_info(*info, first);
   if (first) on_inbound_info(*info);
 }
@@ -206,6 +211,7 @@ void GatewaySession::on_outbound_info(const PeerInfo& info, bool first) {
     connect.name = gateways_.server_id();
     connect.gateway = settings.name;
     send_line("CONNECT " + to_json(connect) + "\r\n");
+    log.debug("{} - Gateway connect protocol sent to {}", label(), core::quote(name_));
     send_line(gateways_.info_line());
     if (!gateways_.register_outbound(*this)) return close(CloseReason::kWrongGateway);
     registered_ = true;
@@ -247,7 +253,7 @@ void GatewaySession::on_command(const PeerInfo& info) {
     return;
   }
   if (modes_.size() >= kMostAccounts && !modes_.contains(*account)) return;
-  modes_[*account] = info.gateway_cmd == kAllSubsStart ? InterestMode::kTransitioning : InterestMode::kInterestOnly;
+  note_mode(*account, info.gateway_cmd);
   if (interest_only_ || info.gateway_cmd == kAllSubsStart) return;
   if (core::Account* known = find_account(*account)) stop_guessing(*known);
 }
@@ -259,7 +265,13 @@ void GatewaySession::announce_account(const std::string& account, int command) {
   info.gateway_cmd = command;
   info.gateway_cmd_payload = base64(account);
   send_line("INFO " + to_json(info) + "\r\n");
+  note_mode(account, command);
+}
+
+void GatewaySession::note_mode(const std::string& account, int64_t command) {
   modes_[account] = command == kAllSubsStart ? InterestMode::kTransitioning : InterestMode::kInterestOnly;
+  shard.server().log.debug("{} - Gateway {}: switching account {} to Interest-Only mode{}", label(), core::quote(name_),
+                           core::quote(account), command == kAllSubsStart ? "" : " complete");
 }
 
 void GatewaySession::on_pong() {
@@ -311,7 +323,10 @@ void GatewaySession::on_sub(const PeerOperation& operation) {
   core::Account* account = find_account(tokens[0]);
   count_interest();
   if (account == nullptr) return;
-  if (!core::is_valid_subject(tokens[1])) return protocol_violation(operation.text);
+  if (!core::is_valid_subject(tokens[1])) {
+    shard.server().log.debug("{} - Could not insert subscription: invalid subject", label());
+    return;
+  }
   if (optimistic(*account)) {
     if (tokens.size() == 2) {
       // Takes back what RS- said; a pattern for all it covers.
@@ -376,6 +391,7 @@ void GatewaySession::on_account_wanted(std::string_view name, bool wanted) {
 // Nobody here can be subscribed in an account that does not exist.
 void GatewaySession::answer_no_account(std::string_view name) {
   if (modes_.contains(name) || modes_.size() >= kMostAccounts) return;
+  shard.server().log.debug("{} - Unknown account {} for gateway message", label(), core::quote(name));
   modes_.emplace(name, InterestMode::kOptimistic);
   send_line(fmt::format("A- {}\r\n", name));
 }

@@ -64,8 +64,10 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
     return adds_to_run(operation, PeerVerb::kRoutedMessage, 2);
   }
   void on_pong() override;
+  bool is_stranger() const override { return !outbound_ && !connected_; }
   void on_going() override;
   std::string_view error_word() const override { return "Gateway"; }
+  const std::string& closing_name() const override { return server_name_.empty() ? remote_name_ : server_name_; }
 
   // Session: messages out
   bool accepts(const core::Message& message, const core::Subscription& sub) override;
@@ -95,6 +97,8 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
   void stop_guessing(core::Account& account);
   bool optimistic(const core::Account& account) const;
   void announce_account(const std::string& account, int command);
+  void note_mode(const std::string& account, int64_t command);
+  void refuse_interest(std::string_view verb);
   core::Account* find_account(std::string_view name);
   bool reply_needs_a_way_back(const core::Account& account, std::string_view reply) const;
 
@@ -104,8 +108,9 @@ class GatewaySession final : public PeerLink, private core::InterestListener {
 
   Gateways& gateways_;
   const bool outbound_;
-  std::string name_;  // of the peer's cluster
-  config::Url url_;   // outbound: what was dialled
+  std::string name_;         // of the peer's cluster
+  std::string server_name_;  // its own
+  config::Url url_;          // outbound: what was dialled
   bool connected_ = false;
   bool info_received_ = false;
   bool registered_ = false;

@@ -50,6 +50,11 @@ GatewaySettings::GatewaySettings(const config::Options& options, const std::stri
       connect_backoff(options.gateway.connect_backoff),
       tls(std::move(blocks)) {
   const config::Gateway& gateway = options.gateway;
+  if (gateway.tls && gateway.tls->verify_cert_and_check_known_urls) {
+    known_urls.emplace();
+    for (const config::RemoteGateway& each : gateway.gateways)
+      known_urls->insert(known_urls->end(), each.urls.begin(), each.urls.end());
+  }
   solicited.ping_interval_ns = options.ping_interval.count() > 0
                                    ? std::min<int64_t>(options.ping_interval.count(), kMostGatewayPingNs)
                                    : kMostGatewayPingNs;

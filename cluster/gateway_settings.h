@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cluster/peer_link.h"
 #include "cluster/peer_tls.h"
@@ -33,6 +35,8 @@ struct GatewaySettings {
   bool headers;
   int connect_retries;
   bool connect_backoff;
+  // Whoever connects must show a certificate for the host of one of these; instead of user and password.
+  std::optional<std::vector<config::Url>> known_urls;
   PeerClocks accepted, solicited;
   PeerTls tls;
 };

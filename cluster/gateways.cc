@@ -296,8 +296,8 @@ void Gateways::try_next(Remote& remote) {
   const config::Url url = remote.order.back();
   remote.order.pop_back();
   const std::string text =
-      fmt::format("Connecting to {} gateway {} at {} (attempt {})", remote.implicit ? "implicit" : "explicit",
-                  core::quote(remote.name), host_port(url), remote.attempts);
+      fmt::format("Connecting to {} gateway {} ({}) at {} (attempt {})", remote.implicit ? "implicit" : "explicit",
+                  core::quote(remote.name), host_port(url), host_port(url), remote.attempts);
   if (report(remote)) server_.log.info("{}", text);
   else server_.log.debug("{}", text);
   DialTarget target;
@@ -323,9 +323,9 @@ void Gateways::dial_failed(const std::string& name, const config::Url& url, cons
   const auto at = remotes_.find(name);
   if (at == remotes_.end()) return;
   Remote& remote = *at->second;
-  const std::string text =
-      fmt::format("Error connecting to {} gateway {} at {} (attempt {}): {}", remote.implicit ? "implicit" : "explicit",
-                  core::quote(name), host_port(url), remote.attempts, why);
+  const std::string text = fmt::format("Error connecting to {} gateway {} ({}) at {} (attempt {}): {}",
+                                       remote.implicit ? "implicit" : "explicit", core::quote(name), host_port(url),
+                                       host_port(url), remote.attempts, why);
   if (report(remote)) server_.log.error("{}", text);
   else server_.log.debug("{}", text);
   if (!stopping_.load(std::memory_order_relaxed)) try_next(remote);
@@ -394,6 +394,7 @@ void Gateways::farewell(GatewaySession& session, bool registered) {
   if (remote.outbound == session.cid) remote.outbound = 0;
   else if (remote.outbound != 0) return;  // a second connection that was not wanted
   remote.trying = false;
+  server_.log.debug("Attempting reconnect for gateway {}", core::quote(remote.name));
   const auto jitter = static_cast<int64_t>(random_.below(kReconnectJitterNs));
   solicit(remote, jitter + (remote.implicit ? 0 : kReconnectDelayNs) + 1);
 }

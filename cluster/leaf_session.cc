@@ -168,9 +168,7 @@ void LeafSession::on_operation(const PeerOperation& operation) {
       if (operation.verb == PeerVerb::kLeafUnsub) return on_unsub(operation);
       return on_message(operation);
     default:
-      shard.server().log.error("{} - Leafnode parser ERROR", label());
-      send_error(core::error_text::kUnknownProtocolOperation);
-      return close(CloseReason::kProtocolViolation);
+      return unknown_operation(input_of(operation));
   }
 }
 
@@ -258,7 +256,8 @@ void LeafSession::on_first_info(const PeerInfo& info) {
         return start_tls(tls, remote_->tls_name());
       }
     }
-    if (info.client_id == 0 || info.leafnode_urls.empty()) {
+    // Hubs with no_advertise name no URLs; no other port promises an INFO after CONNECT, though.
+    if (info.client_id == 0 || (info.leafnode_urls.empty() && !info.info_on_connect)) {
       log.error("{} - {}", label(), kConnectedToWrongPort);
       return close(CloseReason::kWrongPort);
     }
@@ -305,6 +304,7 @@ void LeafSession::send_connect() {
   connect_.remote_account = account->name;
   connect_.protocol = kPeerProtocol;
   send_line("CONNECT " + to_json(connect_) + "\r\n");
+  server.log.debug("{} - Remote leafnode connect msg sent", label());
   connect_.remote_account.clear();  // from here on the hub's
 }
 
@@ -319,7 +319,7 @@ void LeafSession::on_connect(std::string_view json) {
   credentials.nkey_or_jwt = !connect_.nkey.empty() || !connect_.jwt.empty();
   core::Auth::Plan plan = nodes_.plan(credentials);
   if (plan.refused || (plan.compare && !plan.bcrypt && !core::Auth::compare_plain(plan.expected, plan.offered)))
-    return auth_violation(connect_.user);
+    return refuse_credentials();
   stage_ = Stage::kAuthenticating;
   if (!plan.bcrypt) return on_authenticated(plan.identity);
   // bcrypt costs milliseconds on purpose: a worker compares, the connection waits, the shard goes on.
@@ -330,28 +330,35 @@ void LeafSession::on_connect(std::string_view json) {
       auto* session = static_cast<LeafSession*>(on.find(id));
       if (session == nullptr || session->closing()) return true;
       if (same) session->on_authenticated(identity);
-      else session->auth_violation(session->connect_.user);
+      else session->refuse_credentials();
       if (!session->closing()) session->go_on();
       return true;
     });
   });
 }
 
-void LeafSession::auth_violation(std::string_view user) {
-  core::Log& log = shard.server().log;
-  if (user.empty()) log.error("{} - authentication error", label());
-  else log.error("{} - authentication error - User {}", label(), core::quote(user));
+void LeafSession::refuse_credentials() {
+  if (!connect_.user.empty() || connect_.token.empty()) return auth_violation(connect_.user);
+  shard.server().log.error("{} - authentication error - Token \"[REDACTED]\"", label());
   send_error(core::error_text::kAuthorizationViolation);
   close(CloseReason::kAuthenticationFailure);
 }
 
+void LeafSession::refuse(std::string_view text, core::CloseReason reason) {
+  shard.server().log.error("{} - {} - Account:{}", label(), text, core::kGlobalAccountName);
+  send_error(text);
+  close(reason);
+}
+
 void LeafSession::on_authenticated(const core::Identity& identity) {
   credentials_accepted();
-  if (!connect_.lang.empty()) return fail(kWrongPort, CloseReason::kWrongPort);
-  if (connect_.cluster.find(' ') != std::string::npos) return fail(kClusterHasSpaces, CloseReason::kProtocolViolation);
+  if (!connect_.lang.empty()) return refuse(kWrongPort, CloseReason::kWrongPort);
+  if (connect_.cluster.find(' ') != std::string::npos)
+    return refuse(kClusterHasSpaces, CloseReason::kProtocolViolation);
   const std::string cluster = nodes_.cluster_name();
-  if (!cluster.empty() && connect_.cluster == cluster) return fail(kSameCluster, CloseReason::kClusterNamesIdentical);
+  if (!cluster.empty() && connect_.cluster == cluster) return refuse(kSameCluster, CloseReason::kClusterNamesIdentical);
   if (!connect_.gateway.empty()) {
+    shard.server().log.error("{} - wrong gateway", label());
     return fail(fmt::format("Rejecting connection from gateway {} on the leafnode port", core::quote(connect_.gateway)),
                 CloseReason::kWrongGateway);
   }
@@ -367,7 +374,7 @@ void LeafSession::on_authenticated(const core::Identity& identity) {
   const std::string& least = nodes_.options().min_version;
   if (!least.empty() && !version_at_least(connect_.version, least)) {
     send_info(info);
-    return fail(fmt::format("{} {}", kMinVersion, core::quote(least)), CloseReason::kMinimumVersionRequired);
+    return refuse(fmt::format("{} {}", kMinVersion, core::quote(least)), CloseReason::kMinimumVersionRequired);
   }
   headers = connect_.headers && !shard.server().options.no_header_support;
   if (compression_.empty())
@@ -438,10 +445,10 @@ void LeafSession::on_going() {
   if (remote_ != nullptr) remote_->lost();
 }
 
+// Who says so closes the connection, or does not mind going on.
 void LeafSession::on_error(std::string_view text) {
   core::Log& log = shard.server().log;
-  if (text.starts_with('\'') && text.ends_with('\'') && text.size() >= 2) text = text.substr(1, text.size() - 2);
-  log.error("{} - Leafnode Error {}", label(), core::quote(text.substr(0, 1024)));
+  log_error_of_peer(text);
   const auto delayed = [&](int64_t ns, std::string_view why) {
     if (remote_ != nullptr) remote_->delay_reconnect(ns);
     log.error("{} - Leafnode connection dropped {}. Delaying attempt to reconnect for {}", label(), why,
@@ -454,7 +461,6 @@ void LeafSession::on_error(std::string_view text) {
   } else if (text.find("Loop detected") != std::string_view::npos) {
     on_loop(false);
   }
-  close(CloseReason::kParseError);
 }
 
 // ---------------------------------------------------------------------------------------------------- interest
@@ -495,7 +501,7 @@ void LeafSession::on_sub(const PeerOperation& operation) {
   if (!is_internal(subject) && core::is_literal(subject) && !allowed_.may_send(subject))
     return permission_violation("Subscription", subject);
   if (!core::is_valid_subject(subject)) {
-    shard.server().log.error("{} - Could not insert subscription: invalid subject", label());
+    shard.server().log.error("{} - Could not insert subscription: sublist: invalid subject", label());
     return send_error("Invalid Subscription");
   }
   const auto most = shard.server().options.max_subscriptions;

@@ -71,6 +71,7 @@ class LeafSession final : public PeerLink, public core::InterestListener {
   void on_wrong_name() override;
   void on_error(std::string_view text) override;
   void on_pong() override;
+  bool is_stranger() const override { return stage_ == Stage::kAwaitConnect; }
   void on_going() override;
   std::string_view error_word() const override { return "Leafnode"; }
 
@@ -99,7 +100,8 @@ class LeafSession final : public PeerLink, public core::InterestListener {
   void send_connect();
   void on_connect(std::string_view json);
   void on_authenticated(const core::Identity& identity);
-  void auth_violation(std::string_view user);
+  void refuse_credentials();
+  void refuse(std::string_view text, core::CloseReason reason);
   void come_up();
   void deny_jetstream();
 

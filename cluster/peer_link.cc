@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cluster/peer_info.h"
+#include "cluster/peer_tls.h"
 #include "core/delivery.h"
 #include "core/go_format.h"
 #include "core/hash.h"
@@ -138,11 +139,12 @@ std::string_view PeerLink::think(std::string_view in) {
   for (;;) {
     if (awaits_connect_ && !in.empty() && parser_.between_operations()) [[unlikely]] {
       if (in.front() != 'C' && in.front() != 'c') {
-        on_no_connect();
+        auth_violation({});
         return {};
       }
     }
     if (run.is_open()) run.take_alike(in);
+    const std::string_view before = in;
     const PeerStatus status = parser_.next(in, limits_, operation);
     rest_ = in;
     if (run.is_open()) {
@@ -150,14 +152,21 @@ std::string_view PeerLink::think(std::string_view in) {
       run.close();
       if (closing()) return {};
     }
-    if (status == PeerStatus::kMore) return {};
+    if (status == PeerStatus::kMore) {
+      if (parser_.awaits_payload() && is_stranger()) auth_violation({});  // it is not kept for a stranger
+      return {};
+    }
     if (status != PeerStatus::kOperation) {
-      parse_failed(status, in);
+      parse_failed(status, before);
       return {};
     }
     if (shard.tracing()) [[unlikely]]
       trace_in(operation);
     awaits_connect_ = false;
+    if (operation.verb <= PeerVerb::kErr && operation.verb >= PeerVerb::kPing && is_stranger()) [[unlikely]] {
+      auth_violation({});
+      return {};
+    }
     switch (operation.verb) {
       case PeerVerb::kPing:
         send_line(core::kPong);
@@ -323,11 +332,10 @@ void PeerLink::tls_ended() {
 
 void PeerLink::parse_failed(PeerStatus status, std::string_view rest) {
   core::Log& log = shard.server().log;
+  if (is_stranger()) return auth_violation({});
   switch (status) {
     case PeerStatus::kUnknown:
-      log.error("{} - {} parser ERROR: proto={}", label(), names(kind).log, core::quote(rest.substr(0, 32)));
-      send_error(core::error_text::kUnknownProtocolOperation);
-      return close(CloseReason::kProtocolViolation);
+      return unknown_operation(rest);
     case PeerStatus::kLine:
       log.error("{} - maximum control line exceeded", label());
       send_error(core::error_text::kMaxControlLine);
@@ -351,6 +359,29 @@ bool PeerLink::read_receivers(std::span<const std::string_view> tokens, core::Me
   return true;
 }
 
+std::string PeerLink::input_of(const PeerOperation& operation) {
+  return std::string(verb_text(operation.verb)).append(" ").append(operation.text).append(core::kCrLf);
+}
+
+void PeerLink::unknown_operation(std::string_view input) {
+  shard.server().log.error("{} - {} parser ERROR, state=0, i=0: proto='{}...'", label(), names(kind).log,
+                           core::quote(input.substr(0, std::min<size_t>(32, input.find('\n')))));
+  send_error(core::error_text::kUnknownProtocolOperation);
+  close(CloseReason::kProtocolViolation);
+}
+
+void PeerLink::auth_violation(std::string_view user) {
+  core::Log& log = shard.server().log;
+  if (user.empty()) log.error("{} - authentication error", label());
+  else log.error("{} - authentication error - User {}", label(), core::quote(user));
+  send_error(core::error_text::kAuthorizationViolation);
+  close(CloseReason::kAuthenticationFailure);
+}
+
+bool PeerLink::shows_certificate_of(const std::vector<config::Url>& urls) const {
+  return tls_ != nullptr && names_host_of(tls_->peer_names(), urls);
+}
+
 void PeerLink::protocol_violation(std::string_view what) {
   shard.server().log.error("{} - Parse Error: {}", label(), core::quote(what.substr(0, 256)));
   close(CloseReason::kProtocolViolation);
@@ -367,8 +398,15 @@ bool PeerLink::may_want_more(const core::Account& account) {
 }
 
 void PeerLink::on_error(std::string_view text) {
-  shard.server().log.error("{} - {} Error {}", label(), error_word(), core::quote(text.substr(0, 1024)));
+  log_error_of_peer(text);
   close(CloseReason::kParseError);
+}
+
+// As it came, but for what a terminal might take for more than text.
+void PeerLink::log_error_of_peer(std::string_view text) {
+  text = text.substr(0, 1024);
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c != '\x7f'; });
+  shard.server().log.error("{} - {} Error {}", label(), error_word(), plain ? std::string(text) : core::quote(text));
 }
 
 void PeerLink::fail(std::string_view text, CloseReason reason) {
@@ -492,7 +530,7 @@ void PeerLink::on_detach() {
     reason = CloseReason::kTlsHandshakeError;
   }
   shard.server().log.info("{} - {} connection closed: {}{}", label(), names(kind).log, core::text(reason),
-                          remote_name_.empty() ? "" : " - Remote: " + remote_name_);
+                          closing_name().empty() ? "" : " - Remote: " + closing_name());
   backlog_ = {};
   on_going();
 }

@@ -59,11 +59,13 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   // -ERR. As it stands: said in the log and closed.
   virtual void on_error(std::string_view text);
   virtual void on_pong() {}
-  // awaits_connect_, and something else came.
-  virtual void on_no_connect() {}
+  // We accepted, and the peer has not said who it is: what it says instead, complete or not, ends it.
+  virtual bool is_stranger() const { return false; }
   // Called once when the session begins to go, before its interest is withdrawn.
   virtual void on_going() = 0;
   virtual std::string_view error_word() const = 0;  // "Route": "Route Error 'x'"
+  // What the log calls the other side when the connection closes.
+  virtual const std::string& closing_name() const { return remote_name_; }
 
   void on_detach() final;
 
@@ -75,6 +77,8 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   // The certificate is good, but not for the name we dialled by.
   virtual void on_wrong_name() {}
   bool secured() const { return tls_ != nullptr && tls_->established(); }
+  // Whether the certificate it has shown is for the host of one of these URLs (verify_cert_and_check_known_urls).
+  bool shows_certificate_of(const std::vector<config::Url>& urls) const;
   // The peer has not even begun with its part of the handshake.
   bool tls_untouched() const { return tls_ != nullptr && tls_->untouched(); }
   void mark_tls_first() { tls_->mark_first(); }
@@ -107,6 +111,8 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   bool repeats(const PeerOperation& operation, size_t alike) const;
   const char* line_of(const PeerOperation& operation) const { return operation.text.data() - kMessageVerb; }
   static constexpr size_t kMessageVerb = 5;  // "RMSG "
+  // From the verb on, as far as the line is known.
+  static std::string input_of(const PeerOperation& operation);
 
   // A message without reply, queue groups and headers: if more like it follow, they are delivered together, and it is
   // the first of them (core/run.h). `sides`: of a leafnode, where its messages may go.
@@ -123,6 +129,9 @@ class PeerLink : public core::PeerSession, private net::tls::Owner {
   static bool read_receivers(std::span<const std::string_view> tokens, core::Message& message);
 
   void protocol_violation(std::string_view what);  // said in the log and closed, without -ERR
+  void unknown_operation(std::string_view input);  // which begins with it; said in the log and to the peer, closed
+  void auth_violation(std::string_view user);      // likewise
+  void log_error_of_peer(std::string_view text);
 
   std::string remote_name_;
   PeerParser::Limits limits_;

@@ -71,6 +71,8 @@ class PeerParser {
   // ... and its payload is in memory of the parser's own, which the caller may have: the view stays as it is.
   bool last_was_gathered() const { return held_ && !payload_.empty(); }
   std::string take_gathered() { return std::move(payload_); }
+  // What it has waited for since kMore is the payload of a message.
+  bool awaits_payload() const { return in_payload_; }
   size_t memory_bytes() const { return line_.capacity() + payload_.capacity(); }
 
  private:

@@ -66,6 +66,27 @@ config::Findings check_tls(const config::Options& options) {
   return findings;
 }
 
+bool names_host_of(const std::vector<std::string>& dns_names, const std::vector<config::Url>& urls) {
+  const auto lower = [](std::string_view text) {
+    std::string out(text);
+    for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return out;
+  };
+  const auto behind_first_label = [](const std::string& name) {
+    const size_t dot = name.find('.');
+    return dot == std::string::npos ? std::string() : name.substr(dot);
+  };
+  for (const std::string& each : dns_names) {
+    const std::string name = lower(each);
+    const bool wild = name == "*" || name.starts_with("*.");
+    for (const config::Url& url : urls) {
+      const std::string host = lower(url.host);
+      if (wild ? behind_first_label(host) == behind_first_label(name) : host == name) return true;
+    }
+  }
+  return false;
+}
+
 void ServerName::learn(const std::string& host) {
   if (known_.empty() && !is_address(host)) known_ = host;
 }

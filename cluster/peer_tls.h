@@ -33,6 +33,9 @@ struct PeerTls {
   static PeerTls load(const config::Options& options, config::Findings& findings);
 };
 
+// Whether one of a certificate's DNS names is the host of one of the URLs; a `*` stands for the first label.
+bool names_host_of(const std::vector<std::string>& dns_names, const std::vector<config::Url>& urls);
+
 // Whether all of them can be read.
 config::Findings check_tls(const config::Options& options);
 

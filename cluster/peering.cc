@@ -120,6 +120,8 @@ void Peering::start_leafnodes() {
                    "leafnodes");
   if (leaf_.port != 0)
     server_.log.info("Listening for leafnode connections on {}", net::host_and_port(leaf_host(), leaf_.port));
+  if (leaf_.port != 0 && !options_.leafnodes.advertise.empty())
+    server_.log.info("Advertise address for leafnode is set to {}", leafs_->own_url());
   if (leafs_ != nullptr) leafs_->connect_remotes();
 }
 

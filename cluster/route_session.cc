@@ -114,6 +114,8 @@ void RouteSession::on_connect(std::string_view json) {
 
 void RouteSession::check_password(const PeerConnect& connect) {
   const RouteSettings& settings = mesh_.settings();
+  if (settings.known_urls)
+    return shows_certificate_of(*settings.known_urls) ? connect_accepted(connect) : auth_violation(connect.user);
   if (settings.user.empty()) return connect_accepted(connect);
   if (connect.user != settings.user) return auth_violation(connect.user);
   if (!core::Auth::is_bcrypt(settings.password)) {
@@ -134,14 +136,6 @@ void RouteSession::check_password(const PeerConnect& connect) {
       return true;
     });
   });
-}
-
-void RouteSession::auth_violation(std::string_view user) {
-  core::Log& log = shard.server().log;
-  if (user.empty()) log.error("{} - authentication error", label());
-  else log.error("{} - authentication error - User {}", label(), core::quote(user));
-  send_error(core::error_text::kAuthorizationViolation);
-  close(CloseReason::kAuthenticationFailure);
 }
 
 void RouteSession::connect_accepted(const PeerConnect& connect) {

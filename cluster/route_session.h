@@ -66,7 +66,6 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void on_operation(const PeerOperation& operation) override;
   bool continues_run(const PeerOperation& operation) override;
   void on_pong() override;
-  void on_no_connect() override { auth_violation({}); }
   void on_going() override;
   std::string_view error_word() const override { return "Route"; }
 
@@ -90,7 +89,6 @@ class RouteSession final : public PeerLink, private core::InterestListener {
   void check_password(const PeerConnect& connect);
   void connect_accepted(const PeerConnect& connect);
   void finish_connect();
-  void auth_violation(std::string_view user);
   void on_info(std::string_view json);
   void on_first_info();
   bool agree_on_compression();

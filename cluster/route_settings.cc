@@ -43,6 +43,7 @@ RouteSettings::RouteSettings(const config::Options& options, PeerTls::Block bloc
       password(options.cluster.authorization.password),
       headers(!options.no_header_support),
       tls(std::move(block)) {
+  if (options.cluster.tls && options.cluster.tls->verify_cert_and_check_known_urls) known_urls = options.cluster.routes;
   if (pooled() && !pinned(kSystemAccountName)) own_route.emplace_back(kSystemAccountName);
   for (const config::Duration each : options.cluster.compression.rtt_thresholds)
     rtt_thresholds_ns.push_back(each.count());

@@ -55,6 +55,8 @@ struct RouteSettings {
   std::vector<int64_t> rtt_thresholds_ns;
   PeerClocks accepted, solicited;
   std::string user, password;
+  // Whoever connects must show a certificate for the host of one of these; instead of user and password.
+  std::optional<std::vector<config::Url>> known_urls;
   std::optional<config::SubjectPermission> import_subjects, export_subjects;
   std::shared_ptr<const core::Permissions> permissions;  // import as publish, export as subscribe; null = everything
   bool headers;

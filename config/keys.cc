@@ -32,6 +32,22 @@ bool asks_for_nothing(const Value& value) {
   return false;
 }
 
+// What does the same meanwhile.
+std::string_view instead_of(std::string_view name) {
+  constexpr std::pair<std::string_view, std::string_view> kInstead[] = {
+      {"leafnodes.remotes[].nkey", ": give user and password in the url, nats://user:password@host:port"},
+      {"leafnodes.remotes[].credentials", ": give user and password in the url, nats://user:password@host:port"},
+      {"leafnodes.authorization.nkey", ": give user and password, or users"},
+      {"cluster.tls.verify_and_map", ": use verify_cert_and_check_known_urls, or user and password in authorization"},
+      {"gateway.tls.verify_and_map", ": use verify_cert_and_check_known_urls, or user and password in authorization"},
+      {"leafnodes.tls.verify_and_map", ": use verify, and user and password in authorization"},
+  };
+  for (const auto& [option, text] : kInstead) {
+    if (option == name) return text;
+  }
+  return {};
+}
+
 void collect_unsupported(const Section& section, const Value& map, const std::string& prefix,
                          std::vector<Problem>& out) {
   for (const Member& member : map.members) {
@@ -41,7 +57,8 @@ void collect_unsupported(const Section& section, const Value& map, const std::st
     const std::string name = prefix + key->names[0];
     if (!key->built) {
       if (key->harmless ? !key->harmless(value) : !asks_for_nothing(value)) {
-        out.push_back({value.position, fmt::format("\"{}\" is not supported by this version yet", name)});
+        out.push_back(
+            {value.position, fmt::format("\"{}\" is not supported by this version yet{}", name, instead_of(name))});
       }
       continue;
     }

@@ -65,13 +65,27 @@ Key subjects_row(std::string_view names, Access access, std::string_view doc) {
   });
 }
 
+// A block for connections we make.
+template <class S, class Access>
+Key remote_tls(Access access, std::string_view doc) {
+  return block<S>("tls", access, tls_section(), doc, [access](Binder& binder, S& target, const Value& value) {
+    if (const auto& tls = std::invoke(access, target); !tls || !tls->verify_cert_and_check_known_urls) return;
+    for (const Member& member : value.members) {
+      if (to_lower(member.key) != "verify_cert_and_check_known_urls") continue;
+      binder.error(member.value.position,
+                   "verify_cert_and_check_known_urls not supported in this context: it is for those who connect to us, "
+                   "in the tls block of cluster or gateway");
+    }
+  });
+}
+
 const Section& remote_gateway_section() {  // RemoteGateway
   using S = RemoteGateway;
   static const Section section = {"gateway.gateways[]",
                                   {
                                       text<S>("name", &S::name, "", "name of that cluster"),
                                       urls<S>("urls|url", &S::urls, "gateway", "its servers"),
-                                      block<S>("tls", &S::tls, tls_section(), "instead of gateway.tls"),
+                                      remote_tls<S>(&S::tls, "instead of gateway.tls"),
                                   }};
   return section;
 }
@@ -97,7 +111,7 @@ const Section& remote_leaf_section() {  // RemoteLeaf
           text<S>("account|local", &S::account, "$G", "local account"),
           text<S>("credentials|creds", &S::credentials, "", "credentials file").later(),
           text<S>("nkey|seed", &S::nkey, "", "user seed SU... instead of credentials").later(),
-          block<S>("tls", &S::tls, tls_section(), "of this connection"),
+          remote_tls<S>(&S::tls, "of this connection"),
           flag<S>("hub", &S::hub, "false", "this side acts as the hub"),
           subjects_row<S>("deny_imports|deny_import", &S::deny_imports, "never taken over from the hub"),
           subjects_row<S>("deny_exports|deny_export", &S::deny_exports, "never given to the hub"),

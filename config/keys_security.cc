@@ -490,15 +490,14 @@ const Section& tls_section() {
                     })
               .later(),
           custom<S>("verify_cert_and_check_known_urls", "boolean", "false",
-                    "routes, gateways: certificate names must be configured URLs",
+                    "verify; of routes and gateways also that the certificate is for a host in the urls of this file",
                     [](Binder& binder, S& target, const Value& value) {
                       if (read_bool(binder, value, "verify_cert_and_check_known_urls",
                                     target.verify_cert_and_check_known_urls) &&
                           value.boolean) {
                         target.verify = true;
                       }
-                    })
-              .later(),
+                    }),
           flag<S>("insecure", &S::insecure, "false", "solicited connections: do not check the other side"),
           words<S>("cipher_suites", &S::cipher_suites, "[]", "TLS_ECDHE_...; empty = the library's"),
           words<S>("curve_preferences", &S::curve_preferences, "[]", "X25519, CurveP256, ...; empty = the library's"),

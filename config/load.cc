@@ -28,8 +28,11 @@ void note_positions(const Section& section, const Value& map, const std::string&
     positions[name] = member.value.position;
     if (key->section == nullptr || key->named) continue;
     note_positions(*key->section, member.value, name + ".", positions);
-    for (std::size_t n = 0; n < member.value.items.size(); ++n)
-      note_positions(*key->section, member.value.items[n], fmt::format("{}[{}].", name, n), positions);
+    for (std::size_t n = 0; n < member.value.items.size(); ++n) {
+      const std::string item = fmt::format("{}[{}]", name, n);
+      positions[item] = member.value.items[n].position;
+      note_positions(*key->section, member.value.items[n], item + ".", positions);
+    }
   }
 }
 

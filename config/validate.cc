@@ -170,48 +170,50 @@ class Check {
 
   void leafnodes() {
     const LeafNodes& leafs = options_.leafnodes;
-    const auto account = [&](const std::string& name, std::string_view where) {
+    const auto account = [&](const std::string& name, std::string_view where, const std::string& option) {
       if (name.empty() || name == "$G") return;
       if (std::any_of(options_.accounts.begin(), options_.accounts.end(),
                       [&](const Account& each) { return each.name == name; })) {
         return;
       }
-      error("leafnodes",
-            name == "$SYS"
-                ? fmt::format("leafnode {} of the system account is not supported by this version yet", where)
-                : fmt::format("cannot find local account \"{}\" specified in leafnode {}", name, where));
+      error(option, name == "$SYS"
+                        ? fmt::format("leafnode {} of the system account is not supported by this version yet", where)
+                        : fmt::format("cannot find local account \"{}\" specified in leafnode {}", name, where));
     };
-    account(leafs.authorization.account, "authorization");
+    account(leafs.authorization.account, "authorization", "leafnodes.authorization");
     std::set<std::string> users;
     for (const User& user : leafs.authorization.users) {
-      account(user.account, "authorization");
+      account(user.account, "authorization", "leafnodes.authorization");
       if (!users.insert(user.user).second)
         error("leafnodes", fmt::format("duplicate user \"{}\" detected in leafnode authorization", user.user));
     }
     std::set<std::string> names;
-    for (const RemoteLeaf& remote : leafs.remotes) {
-      account(remote.account, "remote");
-      if (remote.urls.empty()) error("leafnodes", "leafnode remote has no urls");
+    for (size_t n = 0; n < leafs.remotes.size(); ++n) {
+      const RemoteLeaf& remote = leafs.remotes[n];
+      const std::string option = fmt::format("leafnodes.remotes[{}]", n);
+      account(remote.account, "remote", option);
+      if (remote.urls.empty()) error(option, "leafnode remote has no urls");
       std::string list, shown;
       bool websocket = false, plain = false;
       for (const Url& url : remote.urls) {
         const bool ws = url.scheme == "ws" || url.scheme == "wss";
         (ws ? websocket : plain) = true;
         if (ws) {
-          error("leafnodes",
-                fmt::format("leafnode remote \"{}://{}\" is not supported by this version yet", url.scheme, url.host));
+          error(option, fmt::format("leafnode remote \"{}://{}\" is not supported by this version yet: give the hub's "
+                                    "port for leafnodes, nats://host:7422 or tls://host:7422",
+                                    url.scheme, url.host));
         }
         list += fmt::format("{} {}:{} ", url.user, url.host, url.port);
         shown += fmt::format("{}\"{}\"", shown.empty() ? "" : " ", redacted(url));
       }
       if (websocket && plain) {
-        error("leafnodes",
+        error(option,
               fmt::format("remote leaf node configuration cannot have a mix of websocket and non-websocket urls: [{}]",
                           shown));
       }
       const std::string name = remote.account.empty() ? "$G" : remote.account;
       if (!names.insert(list + name).second)
-        error("leafnodes", fmt::format("duplicate remote urls=[{}], account=\"{}\"", shown, name));
+        error(option, fmt::format("duplicate remote urls=[{}], account=\"{}\"", shown, name));
     }
     if (leafs.min_version.empty()) return;
     int major = 0, minor = 0, patch = 0;
@@ -266,6 +268,7 @@ void complete(Options& options) {
   fill(options.lame_duck_grace_period, kDefaults.lame_duck_grace_period);
   fill(options.connect_error_reports, kDefaults.connect_error_reports);
   fill(options.reconnect_error_reports, kDefaults.reconnect_error_reports);
+  fill(options.cluster.name, options.gateway.name);  // a super-cluster's members are clusters, if only of one
   if (!options.http_base_path.empty()) {
     const std::string path = std::filesystem::path("/" + options.http_base_path).lexically_normal().string();
     const std::size_t last = path.find_last_not_of('/');

@@ -20,6 +20,7 @@ Server::Server(config::Options options_in, ServerIdentity identity_in, HashKey k
       origin_hash_(key.k0, key.k1, 0x6f726967696e) {
   info_.host = options.host;
   info_.port = options.port;
+  info_.cluster = options.cluster.name;
   rebuild();
 }
 

@@ -32,8 +32,8 @@ void put_not_after(Json& json, const tls::Context* tls) {
 Json cluster_detail(const ServerFacts& facts) {
   const config::Cluster& cluster = facts.options->cluster;
   Json json = Json::object();
-  if (facts.cluster_port == 0) return json;
   put_unless_empty(json, "name", facts.cluster_name);
+  if (facts.cluster_port == 0) return json;
   json["addr"] = cluster.host.empty() ? config::kDefaultHost : cluster.host;
   json["cluster_port"] = facts.cluster_port;
   json["auth_timeout"] = go_seconds(config::auth_timeout(cluster.authorization, cluster.tls));

@@ -186,6 +186,7 @@ void Filter::describe_peer() {
   X509* own = SSL_get0_peer_certificate(ssl);
   if (own == nullptr) return;
   peer_certificates_.push_back(shown(own));
+  peer_names_ = dns_names(own);
   STACK_OF(X509)* chain = SSL_get_peer_cert_chain(ssl);
   for (int n = 0; n < sk_X509_num(chain); ++n) {
     X509* each = sk_X509_value(chain, n);

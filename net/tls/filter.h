@@ -70,6 +70,8 @@ class Filter final : public core::Filter {
   const std::string& version() const { return version_; }
   const std::string& cipher_suite() const { return cipher_suite_; }
   const std::vector<core::TlsPeerCert>& peer_certificates() const { return peer_certificates_; }
+  // The DNS names its own certificate is for.
+  const std::vector<std::string>& peer_names() const { return peer_names_; }
 
   // --- core::Filter
   bool decode(std::string_view bytes, std::string& plain) override;
@@ -114,6 +116,7 @@ class Filter final : public core::Filter {
   Failure refused_;  // what was wrong with the peer's certificate
   std::string version_, cipher_suite_;
   std::vector<core::TlsPeerCert> peer_certificates_;
+  std::vector<std::string> peer_names_;
 };
 
 }  // namespace peregrine::net::tls

@@ -189,6 +189,8 @@ std::string certificate_error(int code, X509* certificate, std::string_view name
   }
 }
 
+std::vector<std::string> dns_names(X509* certificate) { return names_of(certificate).hosts; }
+
 std::string subject_of(X509* certificate) {
   const std::unique_ptr<BIO, decltype(&BIO_free_all)> memory(BIO_new(BIO_s_mem()), BIO_free_all);
   if (memory == nullptr) return "";

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 struct x509_st;
 
@@ -19,6 +20,8 @@ std::string certificate_error(int code, x509_st* certificate, std::string_view n
 
 // "CN=localhost,O=Example", as Go and RFC 2253 write it.
 std::string subject_of(x509_st* certificate);
+// What it is good for, of DNS names.
+std::vector<std::string> dns_names(x509_st* certificate);
 // Hex SHA-256 of the whole certificate, and of the SubjectPublicKeyInfo in it.
 std::string fingerprint_of(x509_st* certificate);
 std::string key_of(x509_st* certificate);

@@ -14,6 +14,25 @@ TEST(GatewaySettings, HashesAreThoseOfNatsServer) {
   EXPECT_EQ(old_gateway_hash("abc"), "ba78");  // SHA-256 of FIPS 180-2's example
 }
 
+TEST(KnownUrls, AreMetByTheNamesOfACertificate) {
+  const auto urls = [](std::vector<std::string> hosts) {
+    std::vector<config::Url> out;
+    for (std::string& host : hosts) out.emplace_back().host = std::move(host);
+    return out;
+  };
+  EXPECT_TRUE(names_host_of({"other", "a.example"}, urls({"b.example", "A.Example"})));
+  EXPECT_FALSE(names_host_of({"a.example"}, urls({"b.example", "example", "x.a.example"})));
+  EXPECT_FALSE(names_host_of({}, urls({"a"})));
+  EXPECT_FALSE(names_host_of({"a"}, {}));
+  // A star is one label, the first.
+  EXPECT_TRUE(names_host_of({"*.example"}, urls({"a.example"})));
+  EXPECT_TRUE(names_host_of({"*"}, urls({"localhost"})));
+  EXPECT_FALSE(names_host_of({"*"}, urls({"a.example"})));
+  EXPECT_FALSE(names_host_of({"*.example"}, urls({"example", "b.a.example"})));
+  EXPECT_FALSE(names_host_of({"a.*"}, urls({"a.example"})));
+  EXPECT_FALSE(names_host_of({""}, urls({"a"})));
+}
+
 TEST(GatewaySettings, MappedRepliesComeApartAgain) {
   config::Options options;
   options.gateway.name = "C1";

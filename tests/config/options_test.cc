@@ -269,8 +269,7 @@ TEST(Warnings, StopNothing) {
 TEST(Unsupported, IsRefusedByNameAndStillParses) {
   const std::pair<const char*, const char*> kCases[] = {
       {"cluster { port: 6222, tls { verify_and_map: true } }", "cluster.tls.verify_and_map"},
-      {"gateway { name: a, port: 7222, tls { verify_cert_and_check_known_urls: true } }",
-       "gateway.tls.verify_cert_and_check_known_urls"},
+      {"gateway { name: a, port: 7222, tls { verify_and_map: true } }", "gateway.tls.verify_and_map"},
       {"leafnodes { remotes: [{url: nats://a, credentials: x}] }", "leafnodes.remotes[].credentials"},
       {"leafnodes { remotes: [{url: nats://a, seed: x}] }", "leafnodes.remotes[].nkey"},
       {"leafnodes { remotes: [{url: nats://a, tls {connection_rate_limit: 3}}] }",
@@ -336,6 +335,13 @@ TEST(Leafnodes, MistakesAreNamed) {
        "cannot find local account \"B\" specified in leafnode authorization"},
       {"leafnodes { remotes: [{url: \"ws://a\"}] }", "leafnode remote \"ws://a\" is not supported by this version yet"},
       {"leafnodes { remotes: [{hub: true}] }", "leafnode remote has no urls"},
+      {"leafnodes {\n remotes: [\n  {url: \"nats://a\"}\n  {url: \"wss://a\"} ] }",
+       "main.conf:4:3: leafnode remote \"wss://a\" is not supported by this version yet: give the hub's port"},
+      {"leafnodes { remotes: [{url: nats://a, nkey: S}] }", "yet: give user and password in the url"},
+      {"leafnodes { remotes: [{url: nats://a, tls { verify_cert_and_check_known_urls: true } }] }",
+       "verify_cert_and_check_known_urls not supported in this context: "},
+      {"gateway { name: a, gateways: [{name: b, url: nats://b, tls { verify_cert_and_check_known_urls: true } }] }",
+       "verify_cert_and_check_known_urls not supported in this context: "},
       {"leafnodes { remotes: [{url: \"nats://a\"}, {url: \"nats://a\"}] }", "duplicate remote"},
       {"leafnodes { port: 1, min_version: \"2.7.9\" }", "the minimum version should be at least 2.8.0"},
       {"leafnodes { port: 1, min_version: \"new\" }", "invalid leafnode's minimum version"},

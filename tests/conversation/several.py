@@ -42,6 +42,6 @@ def in_namespace(command, timeout_s):
                'ip link set lo up && exec "$0" "$@"', *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode != 0:
-        said = [line[5:] for line in done.stdout.splitlines() if line.startswith("FAIL ")]
-        raise AssertionError((said[0] if said else "") + done.stderr[-4000:] or done.stdout[-800:])
+        _, failed, why = done.stdout.partition("FAIL ")
+        raise AssertionError((why.rstrip() if failed else done.stdout[-800:]) + done.stderr[-4000:])
     return done.stdout

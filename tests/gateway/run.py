@@ -27,6 +27,7 @@ import cuts  # noqa: E402
 import monitoring  # noqa: E402
 import secured  # noqa: E402,F401  its cases register themselves
 import tutorial  # noqa: E402
+import word_for_word  # noqa: E402,F401
 
 for page_case in (monitoring.monitoring_field_by_field, monitoring.monitoring_of_tls):
     case(short=True, mixes=(["P/N"], ["P/N"]))(page_case)

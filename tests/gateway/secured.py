@@ -7,7 +7,7 @@ import socket
 from broker import until
 from cases import case, places
 from certificates import Certificates
-from nodes import HOST
+from nodes import HOST, Cluster
 from registry import check, equal
 from supercluster import SuperCluster
 
@@ -110,3 +110,40 @@ def tls_strangers(mix):
         check(until(lambda: "TLS gateway handshake error: " in log(), 10), world.clusters[0][0].log_tail())
         for cluster in world.clusters:
             check(not cluster[0].get_json("/gatewayz")["outbound_gateways"], "a gateway")
+
+
+@case(short=True, mixes=(["P/N", "N/P"], ["P/N", "N/P", "P/D", "P/P"]))
+def tls_of_known_urls(mix):
+    """verify_cert_and_check_known_urls: the certificate of who connects must be for a host of the urls we have; passwords do not count."""
+    check_urls = ", verify_cert_and_check_known_urls: true"
+    for known in (True, False):
+        options = "#tls\n authorization { user: gw, password: pw }"
+        with Certificates() as certificates, SuperCluster(mix, options=options) as world:
+            with_certificates(world, certificates, more=check_urls)
+            for i, cluster in enumerate(world.clusters):
+                # Certificates are for localhost and 127.0.0.1; only names count.
+                if known:
+                    cluster.extra[0] = cluster.extra[0].replace(f"nats://{HOST}", "nats://gw:wrong@LocalHost")
+                elif i == 1:
+                    cluster.extra[0] = cluster.extra[0].replace(check_urls, "")
+            world.start(formed=known)
+            if known:
+                continue
+            asked, asking = world.clusters[0][0], world.clusters[1][0]
+            check(until(lambda: "Gateway connection closed: Authentication Failure" in asked.log(), 10), asked.log_tail())
+            check(until(lambda: "Gateway Error 'Authorization Violation'" in asking.log(), 10), asking.log_tail())
+            check(not asked.get_json("/gatewayz")["inbound_gateways"], "let in")
+
+
+@case(short=True, mixes=(["PN"], ["PN", "NP", "PP"]))
+def tls_of_known_routes(mix):
+    """The same of routes."""
+    for host, formed in (("localhost", True), (HOST, False)):
+        with Certificates() as certificates, Cluster(mix[0]) as cluster:
+            for index, known in enumerate(cluster.known):
+                cluster.options[index] = certificates.block(f"n{index}", "timeout: 20, verify_cert_and_check_known_urls: true")
+                known[:] = [url.replace(HOST, host) for url in known]
+            cluster.start(formed=formed)
+            for node in [] if formed else cluster.nodes:
+                check(until(lambda node=node: "Router connection closed: Authentication Failure" in node.log(), 10), node.log_tail())
+                equal(node.get_json("/routez")["num_routes"], 0, f"routes of {node.name}")

@@ -413,3 +413,11 @@ def servers_it_is_told_of(hub, leaf):
             first.stop()
             time.sleep(1.5)
             check(second.leafs() == [] and third.leafs() == [], "went to one it was told of")
+
+
+@pair
+def a_hub_that_does_not_advertise(hub, leaf):
+    if is_old(leaf) and not is_old(hub):  # the newest hub's INFO names no URL then, which 2.9 takes for another port's
+        return
+    with Link(hub, leaf, hub_leaf="no_advertise: true") as link:
+        conversation(at(link.hub), at(link.leaf))

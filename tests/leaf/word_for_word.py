@@ -136,12 +136,44 @@ def wrong_visitors_are_turned_away(server):
             raw, _ = solicit(node, connect)
             text = raw.closed()
             check(f"-ERR '{error}'" in text, f"{connect}: {text}")
-        for line, error in {"LS+ foo\n": "Authorization Violation", "BOGUS\n": ""}.items():
+        for line in ("PING", "+OK", "LS+ foo", "LMSG foo 1", "BOGUS"):
             raw, _ = solicit(node, None)
-            raw.send(line)
+            raw.send(line + "\n")
             text = raw.closed()
-            check(error in text, f"{line}: {text}")
+            check(text.replace("PING\r\n", "") == "-ERR 'Authorization Violation'\r\n", f"{line}: {text}")
         check(node.leafs() == [], "somebody stayed")
+
+
+@alone
+def errors_it_is_told_of(server):
+    """-ERR is said in the log; who says so closes the connection, or goes on. Only a loop is left at once."""
+    with Node(server) as node:
+        raw, _ = solicit(node)
+        raw.until("LS+ $LDS.")
+        raw.send("-ERR 'Permissions Violation for Publish to \"x\"'\nPING\n")
+        raw.until("PONG")
+        check(until(lambda: "Leafnode Error 'Permissions Violation for Publish to \"x\"'" in node.log()), node.log_tail())
+        raw.send("-ERR 'Loop detected for leafnode account=\"$G\". Delaying attempt to reconnect for 30s'\nPING\n")
+        check("PONG" not in raw.closed(), "it stayed")
+        check(until(lambda: "Leafnode connection closed: Protocol Violation" in node.log()), node.log_tail())
+
+
+@alone
+def hubs_that_name_no_urls(server):
+    """no_advertise: INFO without leafnode_urls. A client's port has none either, and no INFO after CONNECT."""
+    with socket.create_server((HOST, 0)) as listener:
+        listener.settimeout(30)
+        port = listener.getsockname()[1]
+        with Node(server, listen=False, remotes=[f'url: "nats://{HOST}:{port}"'], leaf='reconnect: "100ms"') as node:
+            info = {"server_id": "NHUB", "server_name": "hub", "version": "2.15.1", "proto": 1, "host": HOST, "port": port, "headers": True,
+                    "max_payload": 1048576, "client_id": 7}
+            raw = Raw(listener.accept()[0])
+            raw.send("INFO " + json.dumps(info) + " \n")
+            check("CONNECT" not in raw.closed(), "took a client's port for a hub's")
+            check(until(lambda: "Leafnode connection closed: Incorrect Port" in node.log()), node.log_tail())
+            raw = Raw(listener.accept()[0])
+            raw.send("INFO " + json.dumps({**info, "nonce": "abc", "info_on_connect": True}) + " \n")
+            raw.until("CONNECT")
 
 
 @alone
