@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cctype>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -26,6 +25,8 @@
 #include <mutex>
 #include <thread>
 
+#include "net/socket.h"
+
 namespace peregrine::net::control {
 namespace {
 
@@ -34,13 +35,6 @@ using std::chrono::steady_clock;
 int milliseconds_until(steady_clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now()).count();
   return static_cast<int>(std::max<int64_t>(0, left));
-}
-
-std::string errno_text(int error) {
-  std::string text = std::strerror(error);
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
 }
 
 // Threads on demand. httplib's own pool starts all of its threads at once and keeps them.

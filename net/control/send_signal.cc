@@ -8,12 +8,12 @@
 #include <cctype>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "core/go_format.h"
+#include "net/socket.h"
 
 namespace peregrine::net::control {
 namespace {
@@ -34,12 +34,6 @@ int signal_number(std::string_view command) {
 bool parse_pid(std::string_view text, int& pid) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), pid);
   return error == std::errc() && end == text.data() + text.size();
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
 }
 
 // The content of the file called `text`, if there is one; else `text` itself.
@@ -106,7 +100,7 @@ std::string send_signal(std::string_view argument) {
   for (int pid : pids) {
     if (glob && !std::to_string(pid).starts_with(expression)) continue;
     if (kill(pid, number) != 0) {
-      errors += fmt::format("\nsignal {} {}: {}", core::quote(command), pid, lower(std::strerror(errno)));
+      errors += fmt::format("\nsignal {} {}: {}", core::quote(command), pid, errno_text(errno));
     }
   }
   return errors;

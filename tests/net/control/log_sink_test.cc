@@ -366,7 +366,7 @@ TEST_F(LogSinkTest, AFileThatCannotBeOpenedIsAnError) {
   options_.log_file = directory_ + "/no/such/directory/log";
   std::string error;
   EXPECT_EQ(LogSink::open(options_, "x", error), nullptr);
-  EXPECT_EQ(error, "error opening file: open " + options_.log_file + ": No such file or directory");
+  EXPECT_EQ(error, "error opening file: open " + options_.log_file + ": no such file or directory");
 }
 
 // ---- syslog

@@ -58,7 +58,7 @@ TEST_F(ProcessFiles, ALinkIsWrittenThrough) {
 
 TEST_F(ProcessFiles, PidFileErrorsSayWhy) {
   const std::string path = directory_ + "/no/such/file";
-  EXPECT_EQ(write_pid_file(path), "open " + path + ": No such file or directory");
+  EXPECT_EQ(write_pid_file(path), "open " + path + ": no such file or directory");
 }
 
 TEST_F(ProcessFiles, PortsFileIsNamedAfterTheNameWeWereCalledBy) {
