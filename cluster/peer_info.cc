@@ -2,17 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
+#include "config/characters.h"
 
 namespace peregrine::cluster {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-bool same_letters(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
-}
 
 // One pass over the fields serves both directions: a Reader takes them out of an object, a Writer puts them in.
 class Reader {
@@ -33,7 +28,7 @@ class Reader {
   const Json* find(std::string_view name) const {
     auto at = from_.find(name);
     for (auto each = from_.begin(); at == from_.end() && each != from_.end(); ++each) {
-      if (same_letters(each.key(), name)) at = each;
+      if (config::same_letters(each.key(), name)) at = each;
     }
     return at == from_.end() || at->is_null() ? nullptr : &*at;
   }

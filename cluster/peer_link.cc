@@ -402,11 +402,8 @@ void PeerLink::on_error(std::string_view text) {
   close(CloseReason::kParseError);
 }
 
-// As it came, but for what a terminal might take for more than text.
 void PeerLink::log_error_of_peer(std::string_view text) {
-  text = text.substr(0, 1024);
-  const bool plain = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c != '\x7f'; });
-  shard.server().log.error("{} - {} Error {}", label(), error_word(), plain ? std::string(text) : core::quote(text));
+  shard.server().log.error("{} - {} Error {}", label(), error_word(), core::printable(text.substr(0, 1024)));
 }
 
 void PeerLink::fail(std::string_view text, CloseReason reason) {

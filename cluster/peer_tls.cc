@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "config/characters.h"
 #include "net/socket.h"
 
 namespace peregrine::cluster {
@@ -67,20 +68,15 @@ config::Findings check_tls(const config::Options& options) {
 }
 
 bool names_host_of(const std::vector<std::string>& dns_names, const std::vector<config::Url>& urls) {
-  const auto lower = [](std::string_view text) {
-    std::string out(text);
-    for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    return out;
-  };
   const auto behind_first_label = [](const std::string& name) {
     const size_t dot = name.find('.');
     return dot == std::string::npos ? std::string() : name.substr(dot);
   };
   for (const std::string& each : dns_names) {
-    const std::string name = lower(each);
+    const std::string name = config::to_lower(each);
     const bool wild = name == "*" || name.starts_with("*.");
     for (const config::Url& url : urls) {
-      const std::string host = lower(url.host);
+      const std::string host = config::to_lower(url.host);
       if (wild ? behind_first_label(host) == behind_first_label(name) : host == name) return true;
     }
   }

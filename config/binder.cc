@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "config/characters.h"
 #include "config/keys.h"
 
 namespace peregrine::config {
@@ -13,14 +14,6 @@ namespace {
 constexpr std::size_t kMostHints = 20;
 
 }  // namespace
-
-std::string to_lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
 
 // Optimal string alignment: insertions, deletions, replacements and swaps of neighbours cost one each.
 std::string nearest(std::string_view word, const std::vector<std::string_view>& known) {

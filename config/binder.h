@@ -46,6 +46,4 @@ class Binder {
 // The known word nearest to a misspelt one, empty if none is near.
 std::string nearest(std::string_view word, const std::vector<std::string_view>& known);
 
-std::string to_lower(std::string_view text);
-
 }  // namespace peregrine::config

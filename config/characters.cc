@@ -1,5 +1,7 @@
 #include "config/characters.h"
 
+#include <algorithm>
+
 namespace peregrine::config {
 
 size_t utf8_length(std::string_view text) {
@@ -38,6 +40,16 @@ char short_escape(char c) {
     default:
       return 0;
   }
+}
+
+std::string to_lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = to_lower(c);
+  return out;
+}
+
+bool same_letters(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return to_lower(x) == to_lower(y); });
 }
 
 }  // namespace peregrine::config

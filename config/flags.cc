@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 
+#include "config/characters.h"
 #include "config/keys.h"
 #include "config/load.h"
 #include "config/url.h"

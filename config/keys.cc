@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "config/characters.h"
 #include "config/mapping.h"
 #include "config/rows.h"
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "config/characters.h"
 #include "config/limits.h"
 #include "config/rows.h"
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "config/characters.h"
 #include "config/limits.h"
 #include "config/rows.h"
 

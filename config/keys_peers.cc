@@ -3,6 +3,8 @@
 
 #include "config/rows.h"
 
+#include "config/characters.h"
+
 namespace peregrine::config {
 namespace {
 

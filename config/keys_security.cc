@@ -5,6 +5,8 @@
 
 #include "config/rows.h"
 
+#include "config/characters.h"
+
 namespace peregrine::config {
 namespace {
 

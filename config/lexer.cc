@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "config/characters.h"
+
 namespace peregrine::config {
 namespace {
 
@@ -26,14 +28,6 @@ int hex_digit(char c) {
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
-}
-
-std::string to_lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
 }
 
 bool is_bool(std::string_view text) {

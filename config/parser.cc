@@ -13,6 +13,7 @@
 #include <system_error>
 #include <unordered_map>
 
+#include "config/characters.h"
 #include "config/lexer.h"
 #include "config/size_and_time.h"
 #include "config/yaml.h"
@@ -26,7 +27,7 @@ constexpr std::size_t kMaxFileBytes = 64 << 20;
 // strerror() begins with a capital, Go's texts do not, and scripts compare.
 std::string reason(int code) {
   std::string text = std::generic_category().message(code);
-  if (!text.empty() && text[0] >= 'A' && text[0] <= 'Z') text[0] = static_cast<char>(text[0] - 'A' + 'a');
+  if (!text.empty()) text[0] = to_lower(text[0]);
   return text;
 }
 

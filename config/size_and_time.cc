@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "config/characters.h"
+
 namespace peregrine::config {
 namespace {
 
@@ -25,16 +27,13 @@ std::uint64_t unit_ns(std::string_view unit) {
   return 0;
 }
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 // Factor of a size suffix, 0 if there is no such suffix.
 std::int64_t size_factor(std::string_view suffix) {
   if (suffix.empty()) return 1;
   constexpr std::string_view kPrefixes = "kmgtpe";
-  const auto index = kPrefixes.find(lower(suffix[0]));
+  const auto index = kPrefixes.find(to_lower(suffix[0]));
   if (index == std::string_view::npos) return 0;
-  std::string rest;
-  for (const char c : suffix.substr(1)) rest += lower(c);
+  const std::string rest = to_lower(suffix.substr(1));
   const bool decimal = rest.empty();
   if (!decimal && rest != "b" && rest != "i" && rest != "ib") return 0;
   std::int64_t factor = 1;

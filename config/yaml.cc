@@ -8,19 +8,11 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "config/characters.h"
 #include "config/size_and_time.h"
 
 namespace peregrine::config {
 namespace {
-
-bool equals_ignoring_case(std::string_view text, std::string_view lower) {
-  if (text.size() != lower.size()) return false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] - 'A' + 'a') : text[i];
-    if (c != lower[i]) return false;
-  }
-  return true;
-}
 
 bool looks_like_number(std::string_view text) {
   if (!text.empty() && text[0] == '-') text.remove_prefix(1);
@@ -175,10 +167,10 @@ class Copier {
     // "!" is yaml-cpp's tag of a quoted or block scalar, "?" of a plain one; any other tag was written by the user.
     if (node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return true;
     for (const std::string_view word : {"true", "yes", "on"}) {
-      if (equals_ignoring_case(text, word)) return boolean(value, true);
+      if (same_letters(text, word)) return boolean(value, true);
     }
     for (const std::string_view word : {"false", "no", "off"}) {
-      if (equals_ignoring_case(text, word)) return boolean(value, false);
+      if (same_letters(text, word)) return boolean(value, false);
     }
     if (text.size() > 1 && text[0] == '$') {
       Result<Value> found = resolve_variable(text.substr(1), value.position, scopes_, state_);

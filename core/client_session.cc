@@ -60,12 +60,6 @@ std::string_view verb_text(Operation::Kind kind) {
   return "";
 }
 
-// As it is, unless it would do something to a terminal or look like another line of the log.
-std::string printable(std::string_view text) {
-  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= ' ' && c != 127; });
-  return plain ? std::string(text) : quote(text);
-}
-
 std::string_view last_word(std::string_view text) {
   const size_t end = text.find_last_not_of(" \t") + 1;  // npos + 1 = 0
   return text.substr(0, end).substr(text.substr(0, end).find_last_of(" \t") + 1);

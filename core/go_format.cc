@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cctype>
 #include <ctime>
 #include <iterator>
@@ -96,6 +97,11 @@ std::string quote(std::string_view text) {
     ++i;
   }
   return out + "\"";
+}
+
+std::string printable(std::string_view text) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= ' ' && c != 0x7F; });
+  return plain ? std::string(text) : quote(text);
 }
 
 }  // namespace peregrine::core

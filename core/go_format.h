@@ -23,4 +23,7 @@ std::string format_time(int64_t unix_ns);
 // a peer's bytes can neither break a log line nor drive a terminal.
 std::string quote(std::string_view text);
 
+// As it is, unless it would do something to a terminal or look like another line of the log: then quote()d.
+std::string printable(std::string_view text);
+
 }  // namespace peregrine::core

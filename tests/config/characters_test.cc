@@ -29,5 +29,12 @@ TEST(Characters, ShortEscapesAreThoseOfJson) {
   EXPECT_EQ(escaped, "btnfr\"\\");
 }
 
+TEST(Characters, OnlyAsciiLettersHaveACase) {
+  EXPECT_EQ(to_lower("AZaz@[09\xc3\x84"), "azaz@[09\xc3\x84");
+  EXPECT_TRUE(same_letters("Server_ID", "server_id"));
+  EXPECT_FALSE(same_letters("[", "{"));
+  EXPECT_FALSE(same_letters("name", "names"));
+}
+
 }  // namespace
 }  // namespace peregrine::config

@@ -4,6 +4,7 @@
 #include <set>
 #include <sstream>
 
+#include "config/characters.h"
 #include "config/keys.h"
 #include "tests/config/world.h"
 

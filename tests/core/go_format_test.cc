@@ -51,5 +51,11 @@ TEST(GoFormat, QuotesWhatCouldBreakALine) {
   EXPECT_EQ(quote("\xc2\x85"), R"("\u0085")");  // a C1 control character
 }
 
+TEST(GoFormat, PrintableTextStaysAsItIs) {
+  EXPECT_EQ(printable("'Authorization Violation' \xc2\xb5"), "'Authorization Violation' \xc2\xb5");
+  EXPECT_EQ(printable("a\x1b[31m"), R"("a\x1b[31m")");
+  EXPECT_EQ(printable("two\nlines"), R"("two\nlines")");
+}
+
 }  // namespace
 }  // namespace peregrine::core

@@ -267,10 +267,7 @@ authorization { users: [
   { user: edge, password: edge, permissions: { publish: ["up.>", "_INBOX.>"], subscribe: { allow: ["down.>", "_INBOX.>"], deny: ["down.not"] } } }
 ] }
 """
-    node = Node(hub, accounts)
-    other = None
-    try:
-        other = Node(leaf, listen=False, remotes=[url(node, "edge:edge@")])
+    with Node(hub, accounts) as node, Node(leaf, listen=False, remotes=[url(node, "edge:edge@")]) as other:
         node.linked()
         at_hub, at_leaf = Client(node, "client"), Client(other)
         for subject in ("down.yes", "down.not", "elsewhere"):
@@ -290,28 +287,17 @@ authorization { users: [
         at_hub.pub("down.yes", "x")
         at_leaf.expect_message("down.yes", "x")
         check(len(node.leafs()) == 1, "the link was cut")
-    finally:
-        for each in (other, node):
-            if each:
-                each.stop()
 
 
 @pair
 def wrong_password_is_refused(hub, leaf):
-    node = Node(hub, leaf="authorization { user: edge, password: secret }")
-    other = None
-    try:
-        other = Node(leaf, listen=False, remotes=[url(node, "edge:wrong@")])
-        check(until(lambda: "Authorization Violation" in other.log(), 8), f"leaf: {other.log_tail()}")
-        check(until(lambda: "authentication error" in node.log()), f"hub: {node.log_tail()}")
-        check(node.leafs() == [], "let in")
-        other.stop()
-        other = Node(leaf, listen=False, remotes=[url(node, "edge:secret@")])
-        node.linked()
-    finally:
-        for each in (other, node):
-            if each:
-                each.stop()
+    with Node(hub, leaf="authorization { user: edge, password: secret }") as node:
+        with Node(leaf, listen=False, remotes=[url(node, "edge:wrong@")]) as other:
+            check(until(lambda: "Authorization Violation" in other.log(), 8), f"leaf: {other.log_tail()}")
+            check(until(lambda: "authentication error" in node.log()), f"hub: {node.log_tail()}")
+            check(node.leafs() == [], "let in")
+        with Node(leaf, listen=False, remotes=[url(node, "edge:secret@")]):
+            node.linked()
 
 
 @pair

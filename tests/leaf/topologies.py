@@ -116,16 +116,10 @@ def loops_are_refused(hub, leaf):
 
 @pair
 def the_same_cluster_name_is_refused(hub, leaf):
-    node = Node(hub, 'cluster { name: "C" }')
-    other = None
-    try:
-        other = Node(leaf, 'cluster { name: "C" }', listen=False, remotes=[url(node)])
+    same = 'cluster { name: "C" }'
+    with Node(hub, same) as node, Node(leaf, same, listen=False, remotes=[url(node)]) as other:
         check(until(lambda: "remote leafnode has same cluster name" in node.log()), node.log_tail())
         check(until(lambda: "Delaying attempt to reconnect for 30s" in other.log()), other.log_tail())
-    finally:
-        for each in (other, node):
-            if each:
-                each.stop()
 
 
 @pair
@@ -142,19 +136,12 @@ def roles_can_be_swapped(hub, leaf):
 
 @pair
 def too_old_versions_are_refused(hub, leaf):
-    node = Node(hub, leaf="min_version: 99.0.0")
-    other = None
-    try:
-        other = Node(leaf, listen=False, remotes=[url(node)])
+    with Node(hub, leaf="min_version: 99.0.0") as node, Node(leaf, listen=False, remotes=[url(node)]):
         text = 'connection rejected since minimum version required is "99.0.0"'
         if "2.9" not in version(hub):
             check(until(lambda: text in node.log()), node.log_tail())
         check(until(lambda: "connection closed" in node.log(), 5) or "2.9" in version(hub), node.log_tail())
         check(node.leafs() == [], "let in")
-    finally:
-        for each in (other, node):
-            if each:
-                each.stop()
 
 
 @pair
