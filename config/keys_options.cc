@@ -493,7 +493,7 @@ Section make_options_section() {
               {{"adaptive", Idle::kAdaptive}, {"spin", Idle::kSpin}, {"park", Idle::kPark}}, "adaptive",
               "what a shard without work does: look for a while and then sleep, look for ever, or sleep"),
           integer<S>(
-              "spin_us", [](S & options) -> auto& { return options.native.spin_us; }, 0, kLongestSpinUs, "20",
+              "spin_us", [](S & options) -> auto& { return options.native.spin_us; }, 0, kLongestSpinUs, "50",
               "adaptive: microseconds without work before it sleeps"),
           size<S>(
               "ring_bytes", [](S & options) -> auto& { return options.native.ring_bytes; }, kSmallestRingBytes,

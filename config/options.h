@@ -408,7 +408,7 @@ struct Native {
   std::vector<int> cores;  // CPUs to pin shard 0, 1, ... to; empty = the allowed CPUs in order
   Backend backend = Backend::kAuto;
   Idle idle = Idle::kAdaptive;
-  std::int64_t spin_us = 20;  // adaptive: microseconds of empty turns before a shard parks
+  std::int64_t spin_us = 50;  // adaptive: microseconds of empty turns before a shard parks
   // Bytes of each delivery ring between two shards; a power of two. There are shards*(shards-1) of them.
   std::int64_t ring_bytes = 1 << 20;
   // A payload up to this many bytes is copied into the ring or outbox; above it is shared by reference with a count.

@@ -249,12 +249,11 @@ void Reactor::flush_session(core::Session& session) {
 
 void Reactor::run() {
   SpinJudge* judge = nullptr;  // of the spin we are in; null: of none
-  int64_t since = 0, most = 0;
+  int64_t since = 0;
   uint64_t crossings = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     if (turn()) {
-      // What came much too late came while somebody else had the core.
-      if (judge != nullptr) judge->worth(shard_.now_ns() - since <= 2 * most);
+      if (judge != nullptr) judge->came(shard_.now_ns() - since, input_.bytes);
       judge = nullptr;
       if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) {
         shard_.worked(0, backend_->now_ns());
@@ -270,13 +269,12 @@ void Reactor::run() {
         SpinJudge& asked = crossed ? crossing_spin_ : spin_;
         if (asked.try_it(now)) judge = &asked;
         since = now;
-        most = crossed ? 2 * spin_ns_ : spin_ns_;
       }
-      if (judge != nullptr && now - since < most) {
+      if (judge != nullptr && now - since < spin_ns_) {
         sched_yield();
         continue;
       }
-      if (judge != nullptr) judge->worth(false);
+      if (judge != nullptr) judge->in_vain();
       judge = nullptr;
     }
     if (!shard_.try_sleep()) continue;

@@ -6,13 +6,11 @@
 // backend.flush(), one system call. The order is the proof of design.md section 4; do not rearrange it.
 //
 // Owns the backend and maps its connections to sessions. One thread runs it, pinned if main says so. Idle: after work
-// the loop spins for up to spin_ns (twice that after work that crossed between shards, where a park costs the other
-// shard a wake-up) if that has paid lately, then parks in the backend until bytes, a wake-up or the next timer; an idle
-// broker costs nothing. Whoever else wants the core gets it between two looks: it may be the client that is waited for.
-// Flooded with small writes, the loop lets input gather between turns (pacer.h).
+// the loop spins for up to spin_ns if that has paid lately, then parks in the backend until bytes, a wake-up or the
+// next timer; an idle broker costs nothing. Whoever else wants the core gets it between two looks: it may be the client
+// that is waited for. Flooded with small writes, the loop lets input gather between turns (pacer.h).
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -25,6 +23,7 @@
 #include "core/shard.h"
 #include "net/backend.h"
 #include "net/pacer.h"
+#include "net/spin_judge.h"
 
 namespace peregrine::net {
 
@@ -44,21 +43,6 @@ using OpenSession = std::function<core::Session*(core::Shard&, Opened)>;
 // The same for one that was dialled; `error` (positive errno, 0 = connected) says why it failed: then the answer must
 // be null.
 using OnDialed = std::function<core::Session*(core::Shard&, Opened, int error)>;
-
-// Whether spinning before a park pays: it does when something comes within the spin most times; a spin that ends in a
-// park costs several parks. While it does not pay, a millisecond of kProbe finds out whether that has changed: the same
-// one for all shards of a machine, because a question that crosses is answered quickly only if the shards on its way
-// are all awake.
-class SpinJudge {
- public:
-  bool try_it(int64_t now_ns) const { return score_ >= kEnough || (now_ns >> 20) % kProbe == 0; }
-  void worth(bool it_was) { score_ = it_was ? std::min(score_ + 1, 2 * kEnough) : std::max(score_ - kFailure, 0); }
-
- private:
-  static constexpr int kEnough = 8, kFailure = 2;
-  static constexpr int64_t kProbe = 32;
-  int score_ = 0;
-};
 
 class Reactor final : public core::Carrier {
  public:
@@ -120,7 +104,7 @@ class Reactor final : public core::Carrier {
   std::unique_ptr<Backend> backend_;
   const config::Idle idle_;
   const int64_t spin_ns_;
-  SpinJudge spin_, crossing_spin_;
+  SpinJudge spin_{spin_ns_}, crossing_spin_{spin_ns_};
   Pacer pacer_;
   TurnInput input_;                          // of this turn
   const core::Session* last_fed_ = nullptr;  // in this turn
