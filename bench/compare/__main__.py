@@ -7,13 +7,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import budget, contenders, frames, html, machine, model, wire
 from .goals import judge
-from .measure import Cell, Row, Setup, run_all, warnings_of
+from .measure import Cell, Row, Setup, minutes, plan_of, run_all, total_s, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
 from .scenarios import SCENARIOS, Scenario, select
+from .servers import parse_server
 from .table import Report
 
 
@@ -22,7 +23,54 @@ def core_list(text: str) -> list[int]:
     for part in text.split(","):
         low, _, high = part.partition("-")
         out += range(int(low), int(high or low) + 1)
+    if missing := sorted(set(out) - set(machine.cores())) or not out:
+        raise argparse.ArgumentTypeError(f"'{text}': no such cores here: {missing}")
     return out
+
+
+def at_least(low: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not value >= low:
+            raise argparse.ArgumentTypeError(f"{text} is less than {low:g}")
+        return value
+
+    read.__name__ = "whole number" if kind is int else "number"  # as in "invalid number value"
+    return read
+
+
+def some_of(text: str, allowed: Callable[[str], bool], what: str) -> str:
+    if not all(allowed(part) for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"'{text}' is not {what}")
+    return text
+
+
+def backend_list(text: str) -> str:
+    return some_of(text, lambda part: part in ("uring", "epoll"), "uring, epoll or both with a comma")
+
+
+def shard_list(text: str) -> str:
+    return some_of(text, lambda part: part.isdecimal() and int(part) > 0, "a list of numbers of shards, such as 1,2,4")
+
+
+def server_text(text: str) -> str:
+    try:
+        parse_server(text)
+    except (ValueError, IndexError) as e:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a command nor nats://host:port") from e
+    return text
+
+
+def writable(text: str) -> str:
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory for '{text}'")
+    return text
+
+
+GIVEN_BY_SCRIPT = {"--load", "--relay", "--peregrine", "--nats-server"}
+# What makes another program of it, and what that still listens to.
+REPORTS = {"--html", "--json", "--markdown", "--model", "--strict"}
+ALONE = {"--from-json": REPORTS, "--budget": {"--scenario"}}
 
 
 def arguments() -> argparse.Namespace:
@@ -32,8 +80,11 @@ def arguments() -> argparse.Namespace:
         "protocol), turn by turn, medians over the runs; with every server on all cores, and with every server on one "
         "(columns @1). Every message is verified. Without arguments: the core scenarios, some five minutes.",
         epilog="How a number is taken: bench/README.md",
+        allow_abbrev=False,
     )
-    p.add_argument("--list", action="store_true", help="list the scenarios and exit")
+    p.add_argument(
+        "--list", action="store_true", help="list the scenarios (those asked for, or all), say how long they take, and exit"
+    )
     p.add_argument(
         "--scenario",
         action="append",
@@ -41,15 +92,15 @@ def arguments() -> argparse.Namespace:
         metavar="GLOB",
         help="only these (repeatable; 'core': those of a run without arguments, 'all': every one)",
     )
-    p.add_argument("--quick", action="store_true", help="one run of each: a first impression, not a measurement")
-    p.add_argument("--full", action="store_true", help="every scenario and column, 3 runs of 2 s: one to two hours")
-    p.add_argument("--duration", type=float, metavar="S", help="seconds of each measured window (0.5; --full: 2)")
-    p.add_argument("--warmup", type=float, metavar="S", help="seconds before each window (0.2; --full: 0.5)")
-    p.add_argument("--runs", type=int, help="runs per scenario and server; medians are reported (2; --full: 3)")
-    p.add_argument("--size", type=int, metavar="BYTES", help="payload size, in scenarios that are not about sizes")
+    p.add_argument("--quick", action="store_true", help="one run of 0.5 s of each: a first impression")
+    p.add_argument("--full", action="store_true", help="every scenario and column, 3 runs of 2 s: over an hour")
+    p.add_argument("--duration", type=at_least(0.01, float), metavar="S", help="seconds of each measured window (0.5; --full: 2)")
+    p.add_argument("--warmup", type=at_least(0, float), metavar="S", help="seconds before each window (0.2; --full: 0.5)")
+    p.add_argument("--runs", type=at_least(1, int), help="runs per scenario and server; medians are reported (2; --full: 3)")
+    p.add_argument("--size", type=at_least(0, int), metavar="BYTES", help="payload size, in scenarios that are not about sizes")
     p.add_argument(
         "--connections",
-        type=int,
+        type=at_least(1, int),
         metavar="N",
         help="so many subscribers, publishers, requesters, pairs or idle connections, in scenarios that have several",
     )
@@ -63,11 +114,17 @@ def arguments() -> argparse.Namespace:
         "--server-cores", type=core_list, metavar="LIST", help="cores of the servers, such as 0,2-3 (default: all)"
     )
     p.add_argument("--load-cores", type=core_list, metavar="LIST", help="cores of the generator (default: all)")
-    p.add_argument("--backends", metavar="LIST", help="Peregrine's backends, such as uring (default: uring,epoll)")
-    p.add_argument("--shards", metavar="LIST", help="compare numbers of shards, such as 1,2,4, in every scenario")
+    p.add_argument("--backends", type=backend_list, metavar="LIST", help="Peregrine's backends, such as uring (default: uring,epoll)")
+    p.add_argument(
+        "--shards",
+        type=shard_list,
+        metavar="LIST",
+        help="compare numbers of shards, such as 1,2,4, in every scenario, on all cores (not with --one-core)",
+    )
     p.add_argument(
         "--server",
         action="append",
+        type=server_text,
         default=[],
         metavar="[NAME=]COMMAND|URL",
         help="another server to compare: a command that takes nats-server's flags, or nats://host:port of one that runs, "
@@ -77,13 +134,15 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--no-floor", action="store_true", help="leave the relay out")
     p.add_argument(
         "--max-memory",
-        type=float,
+        type=at_least(0, float),
         metavar="GIB",
         help="leave out scenarios that need more (default: four fifths of what is free)",
     )
-    p.add_argument("--max-time", type=float, default=300.0, metavar="S", help="give up on a run after that (300)")
-    p.add_argument("--json", metavar="FILE", help="write everything measured there")
-    p.add_argument("--html", metavar="FILE", help="write a report with plots there (one file, opens anywhere)")
+    p.add_argument("--max-time", type=at_least(1, float), default=300.0, metavar="S", help="give up on a run after that (300)")
+    p.add_argument(
+        "--json", type=writable, metavar="FILE", help="write everything measured there, after each scenario what there is"
+    )
+    p.add_argument("--html", type=writable, metavar="FILE", help="write a report with plots there (one file, opens anywhere)")
     p.add_argument(
         "--from-json", metavar="FILE", help="measure nothing: make the report (and --html) from an earlier --json"
     )
@@ -105,7 +164,7 @@ def arguments() -> argparse.Namespace:
         "root, ethtool and iproute2",
     )
     p.add_argument(
-        "--mtu", type=int, default=1500, metavar="BYTES", help="of the cable of --wire; above 3000 without net_af_xdp, which cannot"
+        "--mtu", type=at_least(576, int), default=1500, metavar="BYTES", help="of the cable of --wire; above 3000 without net_af_xdp, which cannot"
     )
     p.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     # Given by scripts/bench.
@@ -116,15 +175,30 @@ def arguments() -> argparse.Namespace:
     a = p.parse_args()
     if a.one_core and a.all_cores:
         p.error("--one-core and --all-cores exclude each other")
-    default_runs, default_duration, default_warmup = (3, 2.0, 0.5) if a.full else (1 if a.quick else 2, 0.5, 0.2)
+    given = {"--" + k.replace("_", "-") for k, v in vars(a).items() if v != p.get_default(k)} - GIVEN_BY_SCRIPT
+    for ruling, only in ALONE.items():
+        if ruling in given and not a.list and (idle := given - only - {ruling}):
+            p.error(f"{ruling} takes no {', '.join(sorted(idle))}")
+    if a.wire and (idle := given & {"--server", "--shards", "--backends"}):
+        p.error(f"--wire has contenders of its own: no {', '.join(sorted(idle))}")
+    if a.mtu != 1500 and not a.wire:
+        p.error("--mtu is of the cable of --wire")
+    if a.shards and a.one_core:
+        p.error("--shards is about all cores; --one-core is one shard")
+    # --quick of --full: every scenario and column, once and short.
+    default_runs = 1 if a.quick else 3 if a.full else 2
+    default_duration, default_warmup = (2.0, 0.5) if a.full and not a.quick else (0.5, 0.2)
     a.runs = a.runs or default_runs
     a.duration = a.duration or default_duration
     a.warmup = default_warmup if a.warmup is None else a.warmup
     return a
 
 
-def list_scenarios() -> None:
-    for s in SCENARIOS:
+def list_scenarios(a: argparse.Namespace) -> None:
+    """All of them, or those that were asked for; and how long these would take."""
+    asked = bool(a.scenario or a.full or a.quick)
+    chosen = select(a.scenario, a.full)
+    for s in chosen if asked else SCENARIOS:
         goals = []
         for m in s.metrics:
             if m.goal:
@@ -134,6 +208,17 @@ def list_scenarios() -> None:
             if m.floor:
                 goals.append(f"≤ {m.floor:g} × floor")
         print(f"{s.name:<25} {'' if s.core else '(--full) '}{s.title}{'; goals: ' + ', '.join(goals) if goals else ''}")
+    # Who would take part, without starting anybody.
+    a.nats_server, a.peregrine, a.relay = a.nats_server or sys.executable, sys.executable, sys.executable
+    who = contenders.contenders_of(a, a.backends.split(",") if a.backends else ["uring", "epoll"])
+    setup = setup_of(a)
+    plan = plan_of([s for s in chosen if not (a.wire and (s.topology or s.cores))], who)
+    runs = sum(len(each) for _, each in plan) * a.runs
+    print(f"\n{'these' if asked else 'without arguments'}: {runs} runs, about {minutes(total_s(setup, plan))}")
+
+
+def setup_of(a: argparse.Namespace) -> Setup:
+    return Setup(Path(a.load), a.duration, a.warmup, a.runs, a.size, a.connections, a.max_time)
 
 
 def affordable(scenarios: list[Scenario], limit_gib: float) -> tuple[list[Scenario], list[str]]:
@@ -162,17 +247,21 @@ def heading(document: dict[str, Any]) -> str:
         if not here:
             continue
         servers, load = here[0]["cores"], here[0]["load_cores"]
-        where = f"servers on {_cores(servers)}, generator on {_cores(load)}"
+        where = f"servers on {machine.cores_text(servers)}, generator on {machine.cores_text(load)}"
         lines.append(f"{setup}{' (columns @1)' if setup == ONE_CORE else ''}: {where}")
     for c in document["contenders"]:
         says = document["says"].get(c["name"], {})
-        details = [c["version"], *says.values(), *(f"{k}={v}" for k, v in c["environment"].items())]
+        details = [c["version"], *(f"{k} {v}" if k == "backend" else _shards(v) for k, v in says.items())]
+        details += [" ".join(c["flags"])] if c.get("rows") and c["flags"] else []
+        details += [f"{k}={v}" for k, v in c["environment"].items()]
         lines.append(f"  {c['name']}: {'; '.join(details)}")
     return "\n".join(lines)
 
 
-def _cores(cores: list[int] | None) -> str:
-    return "any core" if not cores else ("core " if len(cores) == 1 else "cores ") + ",".join(map(str, cores))
+def _shards(text: str) -> str:
+    """"2 on cores 0,1", as the server says."""
+    n, _, where = text.partition(" ")
+    return f"{n} shard{'' if n == '1' else 's'} {where}".strip()
 
 
 def main() -> int:
@@ -180,13 +269,16 @@ def main() -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in "scripts/bench --list | head"
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # servers are stopped on both
     if a.list:
-        list_scenarios()
+        list_scenarios(a)
         return 0
     if a.budget:
         print(budget.text(a.peregrine, a.load, [s.name for s in select(a.scenario, False)] if a.scenario else []))
         return 0
     if a.from_json:
-        return report(json.loads(Path(a.from_json).read_text()), a)
+        try:
+            return report(json.loads(Path(a.from_json).read_text()), a)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise SystemExit(f"{a.from_json}: not a report of --json ({type(e).__name__}: {e})") from e
     if a.wire:
         wire.mtu = a.mtu
         wire.enter(wire.python())
@@ -218,8 +310,30 @@ def main() -> int:
     }
     print(heading(document) + "\n", file=sys.stderr)
     idle_load = machine.others_load()
-    rows = run_all(Setup(Path(a.load), a.duration, a.warmup, a.runs, a.size, a.connections, a.max_time), scenarios, who)
-    document["warnings"] = notes + warnings_of(rows, idle_load)
+    setup, plan = setup_of(a), plan_of(scenarios, who)
+    runs = sum(len(each) for _, each in plan) * a.runs
+    print(f"{runs} runs, about {minutes(total_s(setup, plan))}\n", file=sys.stderr)
+
+    def keep(rows: list[Row]) -> None:
+        """After each scenario: what ends us before the end ends no more than that."""
+        fill(document, rows, notes + warnings_of(rows, idle_load))
+        if a.json:
+            write_json(document, a.json)
+
+    rows, stopped = run_all(setup, scenarios, who, keep)
+    if stopped:
+        notes.append(f"stopped before the end: {len(rows)} of {len(plan)} scenarios begun")
+    fill(document, rows, notes + warnings_of(rows, idle_load))
+    code = report(document, a)
+    return 130 if stopped else code
+
+
+def write_json(document: dict[str, Any], path: str) -> None:
+    Path(path).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def fill(document: dict[str, Any], rows: list[Row], warnings: list[str]) -> None:
+    document["warnings"] = warnings
     for row in rows:
         for name, cell in row.cells.items():
             if cell.results and not row.scenario.cores:
@@ -234,7 +348,6 @@ def main() -> int:
         }
         for r in rows
     ]
-    return report(document, a)
 
 
 def report(document: dict[str, Any], a: argparse.Namespace) -> int:
@@ -255,7 +368,7 @@ def report(document: dict[str, Any], a: argparse.Namespace) -> int:
     if a.model:
         print("\n" + model.text(rows, who))
     if a.json:
-        Path(a.json).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        write_json(document, a.json)
     if a.html:
         Path(a.html).write_text(html.page(document, rows, who, verdicts, heading(document)))
     failed = any(c.errors for r in rows for c in r.cells.values())

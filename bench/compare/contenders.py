@@ -14,6 +14,7 @@ from .servers import Contender, Server, StartFailure, parse_server, version_of
 
 REFERENCE = "nats-server"
 FLOOR = "floor"
+LATENCY_ROWS = ("request-1", "request-16", "latency-10k", "latency-100k")
 
 
 def _backends(a: argparse.Namespace) -> list[str]:
@@ -78,13 +79,25 @@ def _over_cable(a: argparse.Namespace) -> list[Contender]:
     return [c for c in out if not a.only or c.name in a.only]
 
 
-def contenders_of(a: argparse.Namespace) -> list[Contender]:
+def _beside(a: argparse.Namespace, backend: str, floor: bool) -> list[Contender]:
+    """In the latency rows of the one-core columns, where each has a core to itself: a shard of ours that never sleeps; and
+    the floor, which is measured the same way there, if these columns have none."""
+    never = [a.peregrine, "--backend", backend, "--shards", "1", "--idle", "spin"]
+    out = [Contender(f"peregrine {backend} spin @1", never, ours=True, setup=ONE_CORE, rows=LATENCY_ROWS)] if backend else []
+    if floor:
+        out.append(Contender(FLOOR + " @1", [a.relay], relay=True, setup=ONE_CORE, rows=LATENCY_ROWS))
+    return out
+
+
+def contenders_of(a: argparse.Namespace, backends: Optional[list[str]] = None) -> list[Contender]:
+    """backends: given when nothing is to be started, to see who would take part."""
     if a.wire:
         return _over_cable(a)
     setups = [ONE_CORE] if a.one_core else [ALL_CORES] if a.all_cores or a.server_cores else [ALL_CORES, ONE_CORE]
     out: list[Contender] = []
     try:
-        backends = _backends(a) if os.access(a.peregrine, os.X_OK) else []
+        if backends is None:
+            backends = _backends(a) if os.access(a.peregrine, os.X_OK) else []
     except StartFailure as e:
         raise SystemExit(f"{a.peregrine} does not start: {e}") from e
     if not backends:
@@ -112,9 +125,14 @@ def contenders_of(a: argparse.Namespace) -> list[Contender]:
             floor_setup = setup if a.full or len(setups) == 1 else ""
             name = FLOOR + (" @1" if one and a.full else "")
             mine.append(Contender(name, [a.relay], relay=True, setup=floor_setup))
+        if one and not set(servers or []) & set(load or []):
+            floor = not a.no_floor and os.access(a.relay, os.X_OK) and not a.full and len(setups) > 1
+            mine += _beside(a, backends[0] if backends else "", floor)
         for c in mine:
             c.cores, c.load_cores = (None if c.remote else servers), load
         out += mine
+    if unknown := [n for n in a.only if n not in [c.name for c in out]]:
+        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are: {', '.join(c.name for c in out)}")
     if a.only:
         out = [c for c in out if c.name in a.only]
     names = [c.name for c in out]
@@ -155,6 +173,7 @@ def as_dict(c: Contender) -> dict[str, Any]:
         "reference": c.reference,
         "relay": c.relay,
         "url": c.url,
+        "rows": c.rows,
     }
 
 
@@ -167,4 +186,7 @@ def from_dict(d: dict[str, Any]) -> Contender:
         ours=d["ours"],
         reference=d["reference"],
         setup=d["setup"],
+        cores=d.get("cores"),
+        load_cores=d.get("load_cores"),
+        rows=tuple(d.get("rows", ())),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .measure import Row
 from .metrics import ALL_CORES, FLOOR, ONE_CORE, Metric
 from .servers import Contender
+
+
+LATENCIES = ("p50", "p99", "p99.9")
 
 
 @dataclass
@@ -53,7 +56,7 @@ def judge(rows: list[Row], contenders: list[Contender]) -> list[Verdict]:
     out = []
     first: dict[str, str] = {}
     for c in contenders:
-        if c.ours:
+        if c.ours and not c.rows:
             first.setdefault(c.setup, c.name)
     for row in rows:
         for metric in row.scenario.metrics:
@@ -62,15 +65,19 @@ def judge(rows: list[Row], contenders: list[Contender]) -> list[Verdict]:
                     continue
 
                 def other(relay: bool) -> Optional[float]:
-                    """The reference (or the floor) in the same set-up; the floor elsewhere if there is none here."""
+                    """The reference (or the floor) in the same set-up. CPU per message of the floor from elsewhere, if there
+                    is none here; not its latency, which depends on whether the generator sleeps or spins."""
                     found = [x for x in contenders if x.name in row.cells and (x.relay if relay else x.reference)]
-                    here = [x for x in found if x.setup == c.setup] or (found if relay else [])
+                    here = [x for x in found if x.setup == c.setup]
+                    if relay and not here and (metric.key not in LATENCIES or c.setup != ONE_CORE):
+                        here = found
                     return row.cells[here[0].name].median(metric) if here else None
 
                 value, reference, floor = row.cells[c.name].median(metric), other(False), other(True)
                 ratio = reference / value if reference and value else None
                 over = value / floor if value and floor else None
-                goal, passed = _goal(metric, c.setup or ALL_CORES, ratio, value)
+                goal, passed = ("", None) if c.rows else _goal(metric, c.setup or ALL_CORES, ratio, value)
+                near = None if c.rows else metric.floor
                 out.append(
                     Verdict(
                         row.scenario.name,
@@ -80,7 +87,7 @@ def judge(rows: list[Row], contenders: list[Contender]) -> list[Verdict]:
                         metric.group,
                         c.setup or ALL_CORES,
                         c.name,
-                        first[c.setup] == c.name,
+                        first.get(c.setup) == c.name,
                         value,
                         reference,
                         floor,
@@ -88,8 +95,8 @@ def judge(rows: list[Row], contenders: list[Contender]) -> list[Verdict]:
                         over,
                         goal,
                         passed,
-                        f"≤ {metric.floor:g} × floor" if metric.floor else "",
-                        None if metric.floor is None or over is None else over <= metric.floor,
+                        f"≤ {near:g} × floor" if near else "",
+                        None if near is None or over is None else over <= near,
                     )
                 )
     return out
@@ -104,20 +111,30 @@ class Line:
     contender: str
     met: int = 0
     total: int = 0
-    missed: Optional[list[str]] = None
+    beyond: int = 0  # missed where the floor misses, too
+    missed: list[str] = field(default_factory=list)
 
-    def add(self, passed: bool, text: str) -> None:
+    def add(self, passed: bool, text: str, beyond: bool = False) -> None:
         self.total += 1
         self.met += passed
-        self.missed = (self.missed or []) + ([] if passed else [text])
+        self.beyond += beyond
+        if not passed:
+            self.missed.append(text)
 
 
-def _beyond_the_floor(v: Verdict) -> str:
-    """Moving the bytes alone may take more than the goal leaves: then it is the kernel's, and said so."""
+def floor_misses(v: Verdict) -> Optional[float]:
+    """Moving the bytes alone may take more than a missed goal leaves: then it is the kernel's. How many times better than
+    the reference the floor is, if that is less than the goal."""
     if v.passed or not v.reference or not v.floor or not v.value or not v.ratio or not v.goal.startswith("≥"):
-        return ""
+        return None
     best = v.reference / v.floor
-    return f", the floor itself {best:.1f}×" if best < float(v.goal[1:].rstrip("×")) else ""
+    return best if best < float(v.goal[1:].rstrip("×")) else None
+
+
+def times(v: Verdict) -> str:
+    """The ratio; with as many digits as it takes to see on which side of the goal it is."""
+    text = f"{v.ratio:.1f}×"
+    return f"{v.ratio:.2f}×" if v.passed is False and f"≥ {text.replace('.0', '')}" == v.goal else text
 
 
 def summary(verdicts: list[Verdict]) -> list[Line]:
@@ -129,13 +146,14 @@ def summary(verdicts: list[Verdict]) -> list[Line]:
     for v in verdicts:
         if v.passed is not None:
             how = (
-                f"{v.ratio:.1f}×"
+                times(v)
                 if v.ratio and v.goal.startswith("≥")
                 else f"{v.value:.0f} {v.unit}" if (v.value or 0) >= 10 else f"{v.value:.2g} {v.unit}"
             )
             what = v.title + ("" if v.metric.startswith("CPU per") else f", {v.metric}")
-            beyond = _beyond_the_floor(v)
-            line(v.group, v).add(v.passed, f"{what} {how} ({v.goal}{beyond})")
+            best = floor_misses(v)
+            beyond = f", the floor itself {best:.1f}×" if best else ""
+            line(v.group, v).add(v.passed, f"{what} {how} ({v.goal}{beyond})", best is not None)
         if v.floor_passed is not None and v.over_floor:
             line(FLOOR, v).add(v.floor_passed, f"{v.title} {v.over_floor:.2f} ({v.floor_goal})")
     return list(lines.values())

@@ -6,11 +6,15 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 
 def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
+
+
+def cores_text(some: Optional[list[int]]) -> str:
+    return "any core" if not some else ("core " if len(some) == 1 else "cores ") + ",".join(map(str, some))
 
 
 def _read(path: str) -> str:

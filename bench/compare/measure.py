@@ -10,13 +10,16 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from . import machine
 from .metrics import ALL_CORES, ONE_CORE, Metric
 from .scenarios import Scenario
 from .servers import Contender, StartFailure
 from .topology import Deployment
+
+
+OVERHEAD_S = 0.4  # starting a server, connecting, draining, stopping
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Cell:
 
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    late: bool = False  # a run took longer than --max-time
 
     def values(self, metric: Metric) -> list[float]:
         return [v for v in (metric.value(r) for r in self.results) if v is not None]
@@ -60,20 +64,59 @@ class Row:
     scenario: Scenario
     cells: dict[str, Cell] = field(default_factory=dict)
 
+    def cell(self, name: str, setup: str) -> Optional[Cell]:
+        """What stands in the column of that name: in the one-core columns the floor's own figure, where it has one there."""
+        alone = self.cells.get(f"{name} @1") if setup == ONE_CORE else None
+        return alone or self.cells.get(name)
+
+
+Plan = list[tuple[Scenario, list[Contender]]]
+
+
+def plan_of(scenarios: list[Scenario], contenders: list[Contender]) -> Plan:
+    plan = [(s, [c for c in contenders if takes_part(c, s)]) for s in scenarios]
+    return [(s, who) for s, who in plan if who]
+
+
+def expected_s(setup: Setup, scenario: Scenario) -> float:
+    """Of one run: its window and what is around it, as it was on two cores of 2026."""
+    return OVERHEAD_S + scenario.setup_s + setup.warmup_s + setup.duration_s * scenario.duration
+
+
+def total_s(setup: Setup, plan: Plan) -> float:
+    return sum(expected_s(setup, s) * len(who) * setup.runs for s, who in plan)
+
+
+def minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
 
 class Progress:
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._begin = time.monotonic()
+    """What is left is what was expected of it, times how much longer (or shorter) the runs so far took than expected; and
+    for a run that was taken before, what it took then."""
+
+    def __init__(self, setup: Setup, plan: Plan) -> None:
+        self._expected = {
+            (s.name, c.name, run): expected_s(setup, s) for s, who in plan for run in range(setup.runs) for c in who
+        }
+        self._total = len(self._expected)
+        self._took: dict[tuple[str, str], float] = {}
+        self._promised, self._spent = 0.0, 0.0  # of the runs so far
         self._terminal = sys.stderr.isatty()
+        self._began = 0.0
+
+    def left_s(self) -> float:
+        pace = self._spent / self._promised if self._promised else 1.0
+        return sum(self._took.get(key[:2], each * pace) for key, each in self._expected.items())
 
     def before(self, scenario: Scenario, contender: Contender, run: int, runs: int) -> None:
-        left = ""
-        if self._done:
-            seconds = (time.monotonic() - self._begin) / self._done * (self._total - self._done)
-            left = f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
-        text = f"[{self._done + 1}/{self._total}{left}] {scenario.title}: {contender.name}, run {run + 1} of {runs}"
+        done = self._total - len(self._expected)
+        left = f", {minutes(self.left_s())} left"
+        self._began = time.monotonic()
+        self._now = (scenario.name, contender.name, run)
+        text = f"[{done + 1}/{self._total}{left}] {scenario.title}: {contender.name}, run {run + 1} of {runs}"
         text = text[: shutil.get_terminal_size().columns - 1] if self._terminal else text
         if self._terminal:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
@@ -81,7 +124,12 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def after(self) -> None:
-        self._done += 1
+        self.took(time.monotonic() - self._began)
+
+    def took(self, seconds: float) -> None:
+        self._promised += self._expected.pop(self._now)
+        self._spent += seconds
+        self._took[self._now[:2]] = seconds
 
     def note(self, text: str) -> None:
         print(("\r\033[K" if self._terminal else "") + text, file=sys.stderr, flush=True)
@@ -111,7 +159,8 @@ def _line(row: Row, who: list[Contender]) -> str:
             continue
         value = row.cells[ours.name].median(metric)
         text = f"{setup}: {_summary(metric, value)}"
-        for other in (c for c in here if not c.ours and not c.remote):
+        alike = any(c.relay and c.setup == setup for c in here)
+        for other in (c for c in here if not c.ours and not c.remote and not (alike and c.relay and not c.setup)):
             base = row.cells[other.name].median(metric)
             if value and base:
                 text += f", {base / value:.1f}× {other.name}" if not other.relay else f", {value / base:.1f} floors"
@@ -165,14 +214,31 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
 def takes_part(contender: Contender, scenario: Scenario) -> bool:
     if contender.remote and (scenario.topology or scenario.cores or scenario.config):
         return False  # that takes another server than the one that runs there
+    if contender.rows and scenario.name not in contender.rows:
+        return False
     return (scenario.relay or not contender.relay) and contender.setup in ("", *scenario.setups)
 
 
-def run_all(setup: Setup, scenarios: list[Scenario], contenders: list[Contender]) -> list[Row]:
-    rows = []
-    plan = [(s, [c for c in contenders if takes_part(c, s)]) for s in scenarios]
-    plan = [(s, who) for s, who in plan if who]
-    progress = Progress(sum(len(cs) for _, cs in plan) * setup.runs)
+def run_safely(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str, Any]:
+    """Whatever goes wrong in one run is its result: the others go on."""
+    try:
+        return run_once(setup, scenario, contender)
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "late": True, "error": f"gave up after {setup.timeout_s:g} s (--max-time)"}
+    except StartFailure as e:
+        return {"ok": False, "error": str(e)}
+    except Exception as e:  # of a server that ended, a file that is gone, an answer that cannot be read
+        return {"ok": False, "error": f"{type(e).__name__}: {e}"}
+
+
+def run_all(
+    setup: Setup, scenarios: list[Scenario], contenders: list[Contender], after_row: Callable[[list[Row]], None]
+) -> tuple[list[Row], bool]:
+    """What was measured, and whether it was stopped before the end. after_row sees what there is after each scenario."""
+    rows: list[Row] = []
+    plan = plan_of(scenarios, contenders)
+    progress = Progress(setup, plan)
+    stopped = False
     try:
         for scenario, who in plan:
             row = Row(scenario, {c.name: Cell() for c in who})
@@ -181,10 +247,11 @@ def run_all(setup: Setup, scenarios: list[Scenario], contenders: list[Contender]
                 for contender in who:
                     progress.before(scenario, contender, run, setup.runs)
                     cell = row.cells[contender.name]
-                    try:
-                        result = run_once(setup, scenario, contender)
-                    except (StartFailure, subprocess.TimeoutExpired) as e:
-                        result = {"ok": False, "error": str(e)}
+                    if cell.late:  # once is enough
+                        progress.took(0.0)
+                        continue
+                    result = run_safely(setup, scenario, contender)
+                    cell.late = result.get("late", False)
                     if result.get("ok"):
                         cell.results.append(result)
                     else:
@@ -192,11 +259,13 @@ def run_all(setup: Setup, scenarios: list[Scenario], contenders: list[Contender]
                         progress.note(f"  {scenario.name}, {contender.name}: FAILED: {cell.errors[-1]}")
                     progress.after()
             progress.note(_line(row, who))
+            after_row(rows)
     except KeyboardInterrupt:
+        stopped = True
         progress.note("stopped; what was measured so far follows")
     finally:
         progress.close()
-    return rows
+    return rows, stopped
 
 
 def warnings_of(rows: list[Row], idle_load: float) -> list[str]:

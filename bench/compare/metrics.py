@@ -71,6 +71,12 @@ def latency(group: str = LATENCY) -> tuple[Metric, ...]:
     )
 
 
+# What a table of latencies shows.
+PERCENTILES = tuple(
+    Metric(key, f"latency {key}", ("latency", key.replace(".", "_")), "us") for key in ("p50", "p90", "p99", "p99.9", "max")
+)
+
+
 def subscribing(cpu_goal=None, memory_goal=None, memory_at_most=None, group: str = MEMORY) -> tuple[Metric, ...]:
     return (
         Metric("subscribe", "subscribe, CPU each", ("subscriptions", "cpu_ns_per_message"), "ns", group, cpu_goal),

@@ -1,4 +1,5 @@
-"""Plots as inline SVG: nothing is loaded from anywhere, and a browser's dark mode is followed."""
+"""Plots as inline SVG, and rows of bars and dots as plain elements, whose text keeps its size in a narrow window: nothing is
+loaded from anywhere, and a browser's dark mode is followed."""
 
 from __future__ import annotations
 
@@ -26,8 +27,12 @@ class Ink:
 def short(value: float) -> str:
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g} {name}"
+            return f"{value / size:.3g} {name}"
     return f"{value:g}"
+
+
+def memory_text(value: float) -> str:
+    return f"{value / 1000:g} kB" if value >= 1000 else f"{value:g} B"
 
 
 def bytes_text(value: float) -> str:
@@ -51,14 +56,20 @@ def ns_text(value: float) -> str:
     return f"{value:g} ns"
 
 
-def legend(names: list[str], inks: dict[str, Ink]) -> str:
+def legend(names: list[str], inks: dict[str, Ink], says: Optional[dict[str, str]] = None) -> str:
+    """says: what stands behind a name; aligned, then."""
+
     def swatch(ink: Ink) -> str:
         if ink.dashed:
             return f"background:repeating-linear-gradient(90deg,{ink.colour} 0 5px,transparent 5px 8px)"
         return f"background:{ink.colour}"
 
-    items = "".join(f'<span><i style="{swatch(inks[n])}"></i>{escape(n)}</span>' for n in names)
-    return f'<div class="legend">{items}</div>'
+    def text(name: str) -> str:
+        more = (says or {}).get(name, "")
+        return escape(name) + (f" <small>{escape(more)}</small>" if more else "")
+
+    items = "".join(f'<span><i style="{swatch(inks[n])}"></i>{text(n)}</span>' for n in names)
+    return f'<div class="legend{" aligned" if says else ""}">{items}</div>'
 
 
 def figure(title: str, note: str, body: str, below: str = "", wide: bool = False) -> str:
@@ -66,6 +77,15 @@ def figure(title: str, note: str, body: str, below: str = "", wide: bool = False
         return ""
     css = ' class="wide"' if wide else ""
     return f"<figure{css}><figcaption>{escape(title)} <span>{escape(note)}</span></figcaption>{body}{below}</figure>"
+
+
+def apart(xs: list[float], position: Callable[[float], float]) -> list[float]:
+    """Of the measured places on an axis those that can be labelled without touching; the last one always."""
+    out = xs[-1:]
+    for x in xs:
+        if (len(out) == 1 or position(x) - position(out[-2]) >= 0.115) and position(xs[-1]) - position(x) >= 0.115:
+            out.insert(-1, x)
+    return out
 
 
 def ticks_log(low: float, high: float) -> list[float]:
@@ -90,13 +110,14 @@ def line_plot(
     x_ticks: list[float],
     y_text: Callable[[float], str] = short,
     dots: bool = True,
+    y_range: Optional[tuple[float, float]] = None,
 ) -> str:
-    """y logarithmic; x through x_position (0..1)."""
+    """y logarithmic; x through x_position (0..1). y_range: of several plots that are to be compared."""
     width, height, left, right, top, bottom = 520, 310, 80, 24, 12, 46
     values = [y for c in curves.values() for _, y in c if y > 0]
     if not values:
         return ""
-    ticks = ticks_log(min(values), max(values))
+    ticks = ticks_log(*(y_range or (min(values), max(values))))
     low, high = math.log10(ticks[0]), math.log10(ticks[-1])
     high = high if high > low else low + 1
 
@@ -145,54 +166,50 @@ class Bar:
     label: str
     ratio: float
     goal: Optional[float] = None
-    missed: bool = False
+    css: str = ""  # good, bad, or kernel: missed, and the floor misses, too
     note: str = ""
 
 
+def _rows(ticks: list[tuple[float, str]], rows: list[tuple[str, str]], css: str, what: str) -> str:
+    """Rows of (label, what stands on its track), below an axis of (percent, text); the tracks share its grid lines."""
+    grid = ",".join(f"linear-gradient(var(--line),var(--line)) {at:.2f}% 0/1px 100% no-repeat" for at, _ in ticks)
+    axis = "".join(f'<span style="left:{at:.2f}%">{text}</span>' for at, text in ticks)
+    body = "".join(f'<div class="label">{escape(label)}</div><div class="track">{marks}</div>' for label, marks in rows)
+    return (
+        f'<div class="rows {css}" role="img" aria-label="{escape(what)}" style="--grid:{grid}">'
+        f'<div class="label"></div><div class="ticks">{axis}</div>{body}</div>'
+    )
+
+
+def _position(low: float, high: float) -> Callable[[float], float]:
+    """Percent of the way on a logarithmic axis."""
+    span = math.log10(high) - math.log10(low)
+    return lambda v: 100 * (math.log10(v) - math.log10(low)) / span
+
+
 def ratio_bars(bars: list[Bar], reference: str) -> str:
-    """How many times better than the reference; the upright mark is the goal, the dashed line is the reference."""
+    """How many times better than the reference; the upright mark is the goal, bars begin at the reference itself."""
     if not bars:
         return ""
-    left, width, line = 350, 1100, 22
-    height = 30 + line * len(bars) + 8
     most = max(max(b.ratio for b in bars), max((b.goal or 0) for b in bars))
-    top_ratio = max(10.0, most * 1.25)
-    low_ratio = min(0.5, min(b.ratio for b in bars) * 0.9)
-
-    def px(r: float) -> float:
-        return left + (math.log10(r) - math.log10(low_ratio)) / (math.log10(top_ratio) - math.log10(low_ratio)) * (
-            width - left - 60
+    low, high = min(0.5, min(b.ratio for b in bars) * 0.9), max(10.0, most * 1.1)
+    at = _position(low, high)
+    ticks = [(at(t), f"{t:g}×") for t in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 1000) if low <= t <= high]
+    rows = []
+    for b in bars:
+        start, end = sorted((at(1), at(b.ratio)))
+        marks = (
+            f'<i class="bar {b.css}" style="left:{start:.2f}%;width:max(2px,{end - start:.2f}%)" title="{escape(b.note)}"></i>'
         )
-
-    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="times better than {escape(reference)}">']
-    for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200):
-        if low_ratio <= t <= top_ratio:
-            dash = ' stroke-dasharray="4 3" style="stroke:var(--soft)"' if t == 1 else ""
-            out.append(
-                f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="22" y2="{height - 6}"{dash}/>'
-                f'<text class="tick" x="{px(t):.1f}" y="15" text-anchor="middle">{t:g}×</text>'
-            )
-    for i, b in enumerate(bars):
-        y = 28 + i * line
-        colour = "var(--bad)" if b.missed else OURS[0] if b.goal is None else "var(--good)"
-        start, end = sorted((px(1), px(b.ratio)))
         after = end
         if b.goal:
-            goal = px(b.goal)
-            out.append(
-                f'<line x1="{goal:.1f}" x2="{goal:.1f}" y1="{y}" y2="{y + line - 5}" style="stroke:var(--ink)" stroke-width="2.5">'
-                f"<title>goal ≥ {b.goal:g}×</title></line>"
-            )
-            if end <= goal + 3 < end + 44:
+            goal = at(b.goal)
+            marks += f'<i class="goal" style="left:{goal:.2f}%" title="goal ≥ {b.goal:g}×"></i>'
+            if end - 0.5 <= goal < end + 11:
                 after = goal
-        out.append(
-            f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{escape(b.label)}</text>'
-            f'<rect x="{start:.1f}" y="{y + 3}" width="{max(1.5, end - start):.1f}" height="{line - 11}" rx="2" '
-            f'style="fill:{colour}"><title>{escape(b.note)}</title></rect>'
-            f'<text x="{after + 6:.1f}" y="{y + 13}">{b.ratio:.1f}×</text>'
-        )
-    out.append("</svg>")
-    return "".join(out)
+        marks += f'<span style="left:{after:.2f}%">{b.ratio:.1f}×</span>'
+        rows.append((b.label, marks))
+    return _rows([(a, text) for a, text in ticks], rows, "bars", f"times better than {reference}")
 
 
 def dot_rows(
@@ -202,34 +219,17 @@ def dot_rows(
     values = [v for _, r in rows for v in r.values() if v > 0]
     if not values:
         return ""
-    left, width, line = 350, 1100, 24
-    height = 30 + line * len(rows) + 8
     ticks = ticks_log(min(values), max(values))
-    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
-
-    def px(v: float) -> float:
-        return left + (math.log10(v) - low) / (high - low) * (width - left - 40)
-
-    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(what)}">']
-    for t in ticks:
-        out.append(
-            f'<line class="axis" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="22" y2="{height - 6}"/>'
-            f'<text class="tick" x="{px(t):.1f}" y="15" text-anchor="middle">{x_text(t)}</text>'
-        )
-    for i, (label, cells) in enumerate(rows):
-        y = 28 + i * line + 9
-        xs = [px(v) for v in cells.values() if v > 0]
-        out.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
-        out.append(
-            f'<line x1="{min(xs):.1f}" x2="{max(xs):.1f}" y1="{y}" y2="{y}" style="stroke:var(--line)" stroke-width="3"/>'
-        )
+    at = _position(ticks[0], ticks[-1] if ticks[-1] > ticks[0] else ticks[0] * 10)
+    out = []
+    for label, cells in rows:
+        xs = [at(v) for v in cells.values() if v > 0]
+        marks = f'<i class="span" style="left:{min(xs):.2f}%;width:{max(xs) - min(xs):.2f}%"></i>'
         # Ours are drawn last, on top.
         for name, v in sorted(cells.items(), key=lambda c: -list(inks).index(c[0])):
             ink = inks[name]
             fill = "var(--card)" if ink.dashed else ink.colour
-            out.append(
-                f'<circle cx="{px(v):.1f}" cy="{y}" r="5" fill="{fill}" style="fill:{fill}" stroke="{ink.colour}" stroke-width="2">'
-                f"<title>{escape(name)}: {x_text(float(f'{v:.3g}'))}</title></circle>"
-            )
-    out.append("</svg>")
-    return "".join(out)
+            note = f"{name}: {x_text(float(f'{v:.3g}'))}"
+            marks += f'<i class="dot" style="left:{at(v):.2f}%;background:{fill};border-color:{ink.colour}" title="{escape(note)}"></i>'
+        out.append((label, marks))
+    return _rows([(at(t), x_text(t)) for t in ticks], out, "dots", what)

@@ -39,6 +39,7 @@ class Scenario:
     topology: str = ""  # cluster, gateway, leaf, hub: two servers, published at one and received at the other
     cores: int = 0  # so many shards, so many GOMAXPROCS
     needs_gib: float = 0.0  # memory of generator and server together
+    setup_s: float = 0.0  # expected before the window, and to stop
     setups: tuple[str, ...] = (ALL_CORES, ONE_CORE)
 
     def load_args(self, size: Optional[int], connections: Optional[int], spin: bool) -> list[str]:
@@ -90,6 +91,9 @@ def _one_to_one() -> list[Scenario]:
             )
         )
     return out
+
+
+SUBSCRIBING_S = 4.0  # a million of them, and to free them again; the mean of the contenders
 
 
 def _payload_sweep() -> list[Scenario]:
@@ -159,6 +163,7 @@ def _shards() -> list[Scenario]:
             plot=(f"{family} by shards", n),
             cores=n,
             needs_gib=gib,
+            setup_s=SUBSCRIBING_S if gib else 0.0,
             setups=(ALL_CORES,),
         )
         for name, title, family, args, metrics, gib in kinds
@@ -182,6 +187,7 @@ def _subscriptions() -> list[Scenario]:
                 sized=False,
                 plot=("random subjects by subscriptions", n),
                 needs_gib=1.4 * n / 1e6,
+                setup_s=SUBSCRIBING_S * n / 1e6,
                 setups=(ALL_CORES, ONE_CORE) if main else (ALL_CORES,),
             )
         )
@@ -239,6 +245,7 @@ def _cluster() -> list[Scenario]:
             sized=False,
             topology="cluster",
             needs_gib=3.0,
+            setup_s=2 * SUBSCRIBING_S,
             setups=(ALL_CORES,),
         ),
     ]
@@ -316,6 +323,7 @@ SCENARIOS: list[Scenario] = [
         ),
         relay=False,
         sized=False,
+        setup_s=7.0,
         setups=(ALL_CORES,),
     ),
     Scenario(

@@ -36,6 +36,7 @@ class Contender:
     shards: int = 1  # over DPDK
     cores: Optional[list[int]] = None  # the server runs on these (None: anywhere)
     load_cores: Optional[list[int]] = None  # the generator, when it measures this one
+    rows: tuple[str, ...] = ()  # takes part in these scenarios only, and stands beside: it is shown, not judged
 
     def with_cores(self, n: int) -> "Contender":
         """The same program made to use n cores: shards of ours, GOMAXPROCS of nats-server."""

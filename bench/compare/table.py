@@ -7,7 +7,7 @@ from typing import Optional
 
 from .goals import Line, Verdict, summary
 from .measure import RATE, Row
-from .metrics import ALL_CORES, ONE_CORE, Metric
+from .metrics import ALL_CORES, ONE_CORE, PERCENTILES, Metric
 from .servers import Contender
 
 
@@ -21,6 +21,7 @@ def number(value: Optional[float], unit: str = "") -> str:
         return f"{value:.0f} B"
     if unit == "%":
         return f"{value:.2f} %"
+    unit = unit.replace("us", "µs")
     text = f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.1f}"
     return f"{text} {unit}".strip()
 
@@ -76,10 +77,10 @@ class Report:
 
     def _columns(self, setup: str) -> tuple[list[str], str]:
         """Names of a set-up, and the one of ours that ratios are about. Without any of ours: no ratios."""
-        own = [c for c in self._contenders if c.setup == setup]
+        own = [c for c in self._contenders if c.setup == setup and not c.rows]
         if not own:
             return [], ""
-        names = [c.name for c in self._contenders if c.setup in ("", setup) and not c.remote]
+        names = [c.name for c in self._contenders if c.setup in ("", setup) and not c.remote and not c.rows]
         return names, next((c.name for c in own if c.ours), "")
 
     def _cpu(self, setup: str) -> str:
@@ -94,7 +95,7 @@ class Report:
                 title = row.scenario.title + {"CPU per message": "", "CPU per round trip": " (round trips)"}.get(
                     metric.label, f": {metric.label.split(',')[0]}"
                 )
-                values = [_median(row, n, metric) for n in names]
+                values = [cell.median(metric) if (cell := row.cell(n, setup)) else None for n in names]
                 table.add(
                     [
                         title,
@@ -119,10 +120,8 @@ class Report:
             if not metric:
                 continue
             for c in self._contenders:
-                result = row.cells[c.name].middle_result(metric) if c.name in row.cells else None
-                if not result:
+                if c.name not in row.cells or not row.cells[c.name].values(metric):
                     continue
-                h = result["latency"]
                 found = [self._verdicts.get((row.scenario.name, f"latency {p}", c.name)) for p in ("p50", "p99")]
                 ratios = [f"{v.ratio:.2f}×" if v and v.ratio else "" for v in found]
                 judged = [v.passed for v in found if v and v.passed is not None]
@@ -130,7 +129,7 @@ class Report:
                     [
                         row.scenario.title,
                         c.name,
-                        *(number(h[k]) for k in ("p50", "p90", "p99", "p99_9", "max")),
+                        *(number(row.cells[c.name].median(p)) for p in PERCENTILES),
                         *ratios,
                         found[0].goal if found[0] else "",
                         _mark(all(judged)) if judged else "",
@@ -162,7 +161,7 @@ class Report:
         """By the clock: all there is about a server on another machine, and how shards scale."""
         remote = any(c.remote for c in self._contenders)
         rows = [r for r in self._rows if remote or r.scenario.plot[0].endswith("by shards")]
-        names = [c.name for c in self._contenders if any(c.name in r.cells for r in rows)]
+        names = [c.name for c in self._contenders if not c.rows and any(c.name in r.cells for r in rows)]
         table = Table(["messages per second (by the clock)", *names])
         for row in rows:
             values = [_median(row, n, RATE) for n in names]
@@ -209,5 +208,5 @@ class Report:
 
 
 def _goal_lines(line: Line) -> list[str]:
-    missed = textwrap.wrap("missed: " + ", ".join(line.missed or []), 110) if line.missed else []
+    missed = textwrap.wrap("missed: " + ", ".join(line.missed), 110) if line.missed else []
     return [f"  {line.group}: {line.met} of {line.total} met", *(f"      {part}" for part in missed)]
