@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Callable
 
 from . import budget, contenders, frames, html, machine, model, wire
 from .goals import judge
-from .measure import Cell, Row, Setup, minutes, plan_of, run_all, total_s, warnings_of
+from .measure import Cell, Row, Setup, minutes, plan_of, run_all, runs_of, total_s, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
 from .scenarios import SCENARIOS, Scenario, select
 from .servers import parse_server
@@ -55,9 +56,11 @@ def shard_list(text: str) -> str:
 
 def server_text(text: str) -> str:
     try:
-        parse_server(text)
+        server = parse_server(text)
     except (ValueError, IndexError) as e:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a command nor nats://host:port") from e
+    if not server.remote and not shutil.which(server.command[0]):
+        raise argparse.ArgumentTypeError(f"'{text}': no program {server.command[0]!r}")
     return text
 
 
@@ -213,8 +216,7 @@ def list_scenarios(a: argparse.Namespace) -> None:
     who = contenders.contenders_of(a, a.backends.split(",") if a.backends else ["uring", "epoll"])
     setup = setup_of(a)
     plan = plan_of([s for s in chosen if not (a.wire and (s.topology or s.cores))], who)
-    runs = sum(len(each) for _, each in plan) * a.runs
-    print(f"\n{'these' if asked else 'without arguments'}: {runs} runs, about {minutes(total_s(setup, plan))}")
+    print(f"\n{'these' if asked else 'without arguments'}: {runs_of(plan, a.runs)}, about {minutes(total_s(setup, plan))}")
 
 
 def setup_of(a: argparse.Namespace) -> Setup:
@@ -239,6 +241,8 @@ def heading(document: dict[str, Any]) -> str:
         ", ".join(filter(None, [cpu, m["caches"], f"{m['memory_gib']} GiB", f"Linux {m['kernel']}", m["governor"]])),
         f"{how['runs']} run{'s' if how['runs'] > 1 else ''} of {how['duration_s']:g} s each, medians; {m['time']}",
     ]
+    if how.get("mtu"):
+        lines.append(f"over a cable (a veth pair), MTU {how['mtu']}, offloads off")
     for option, unit in (("size", "bytes of payload"), ("connections", "connections")):
         if how.get(option) is not None:
             lines.append(f"asked for: {how[option]} {unit}, where a scenario is not about that")
@@ -272,6 +276,8 @@ def main() -> int:
         list_scenarios(a)
         return 0
     if a.budget:
+        if elsewhere := [s.name for s in select(a.scenario, False) if a.scenario and (s.topology or s.cores)]:
+            raise SystemExit(f"--budget counts one server with one shard, not {', '.join(elsewhere)}")
         print(budget.text(a.peregrine, a.load, [s.name for s in select(a.scenario, False)] if a.scenario else []))
         return 0
     if a.from_json:
@@ -304,6 +310,7 @@ def main() -> int:
             "warmup_s": a.warmup,
             "size": a.size,
             "connections": a.connections,
+            "mtu": a.mtu if a.wire else None,
         },
         "contenders": [contenders.as_dict(c) for c in who],
         "says": {},
@@ -311,8 +318,7 @@ def main() -> int:
     print(heading(document) + "\n", file=sys.stderr)
     idle_load = machine.others_load()
     setup, plan = setup_of(a), plan_of(scenarios, who)
-    runs = sum(len(each) for _, each in plan) * a.runs
-    print(f"{runs} runs, about {minutes(total_s(setup, plan))}\n", file=sys.stderr)
+    print(f"{runs_of(plan, a.runs)}, about {minutes(total_s(setup, plan))}\n", file=sys.stderr)
 
     def keep(rows: list[Row]) -> None:
         """After each scenario: what ends us before the end ends no more than that."""

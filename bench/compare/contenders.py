@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from . import machine, wire
 from .metrics import ALL_CORES, ONE_CORE
-from .servers import Contender, Server, StartFailure, parse_server, version_of
+from .servers import Contender, Server, StartFailure, greeting_of, parse_server, version_of
 
 REFERENCE = "nats-server"
 FLOOR = "floor"
@@ -53,6 +53,12 @@ def _place(a: argparse.Namespace, setup: str) -> tuple[Optional[list[int]], Opti
     return servers, load
 
 
+def _only(a: argparse.Namespace, out: list[Contender]) -> list[Contender]:
+    if unknown := [n for n in a.only if n not in [c.name for c in out]]:
+        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are: {', '.join(c.name for c in out)}")
+    return [c for c in out if not a.only or c.name in a.only]
+
+
 def _over_cable(a: argparse.Namespace) -> list[Contender]:
     """Ours over DPDK and over the kernel, nats-server and the floor, all at the end of the same cable."""
     out: list[Contender] = []
@@ -76,7 +82,7 @@ def _over_cable(a: argparse.Namespace) -> list[Contender]:
         for each in out:
             if each.setup == setup:
                 each.cores, each.load_cores = servers, load
-    return [c for c in out if not a.only or c.name in a.only]
+    return _only(a, out)
 
 
 def _beside(a: argparse.Namespace, backend: str, floor: bool) -> list[Contender]:
@@ -131,10 +137,7 @@ def contenders_of(a: argparse.Namespace, backends: Optional[list[str]] = None) -
         for c in mine:
             c.cores, c.load_cores = (None if c.remote else servers), load
         out += mine
-    if unknown := [n for n in a.only if n not in [c.name for c in out]]:
-        raise SystemExit(f"nobody is called {', '.join(unknown)}; there are: {', '.join(c.name for c in out)}")
-    if a.only:
-        out = [c for c in out if c.name in a.only]
+    out = _only(a, out)
     names = [c.name for c in out]
     if len(set(names)) != len(names):
         raise SystemExit("two servers of the same name: give them names, as in --server 'NAME=COMMAND'")
@@ -154,7 +157,7 @@ def _tree_version() -> str:
 def as_dict(c: Contender) -> dict[str, Any]:
     """For the JSON; from_dict() makes a Contender of it that can be reported on, not started."""
     if c.remote:
-        version = "running at " + c.url
+        version = f"{greeting_of(c.url)} running at {c.url}"
     elif c.relay:
         version = "moves the same bytes, understands nothing"
     else:

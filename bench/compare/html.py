@@ -80,7 +80,7 @@ tr.next td { border-top: 2px solid var(--line); }
 @media (max-width: 640px) { .rows { grid-template-columns: minmax(0, 1fr); } .rows .label { text-align: left; line-height: 1.1rem; margin-top: .3rem; } }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff; --good: #1a7f37; --bad: #c0362c; --kernel: #9a6700; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } body { padding: 0; max-width: none; font-size: 12px; } nav { display: none; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } html { font-size: 11px; } body { padding: 0; max-width: none; font-size: 11px; } nav { display: none; }
   figure, .tile, .warn, tr { break-inside: avoid; } h2, figcaption { break-after: avoid; } .scroll { overflow: visible; }
   .plots { grid-template-columns: 1fr 1fr; } table { font-size: .66rem; } th, td { white-space: normal; padding: .15rem .25rem; } }
 """
@@ -304,8 +304,10 @@ class Page:
     def sizes(self) -> str:
         family, note = "1→1 by size", "1→1"
         per_cpu = "messages per CPU second"
+        elsewhere = any(c.remote for c in self._who)  # of such a server the clock is all there is
         return (
-            self._family(family, "Throughput by payload size", f"{note}, more is better", ("payload", per_cpu), bytes_text, self._throughput)
+            (self._family(family, "Messages per second by payload size", f"{note}, by the clock, more is better", ("payload", "messages per second"), bytes_text, self._wall) if elsewhere else "")
+            + self._family(family, "Throughput by payload size", f"{note}, more is better", ("payload", per_cpu), bytes_text, self._throughput)
             + self._family(family, "CPU per message by payload size", f"{note}, less is better", ("payload", "CPU per message"), bytes_text, self._cpu, ns_text)
             + self._family(family, "Payload per CPU second", f"{note}, more is better", ("payload", "payload per CPU second"), bytes_text, self._bandwidth, bandwidth_text)
             + self._family(family, f"Times better than {REFERENCE} by payload size", f"{note}, more is better", ("payload", "CPU per message, times better"), bytes_text, self._times, lambda v: f"{v:g}×")
@@ -427,7 +429,8 @@ class Page:
             value = cell.median(m) if (cell := row.cell(n, setup)) else None
             extra = rate(value) + "/s" if value and m.unit == "ns" and m.key in ("cpu", "subscribe") else ""
             if value is None and m.key == "cpu" and n in row.cells and (clock := row.cells[n].median(RATE)):
-                extra = per_second(clock) + "/s by the clock"
+                cells.append(f"<td>{per_second(clock)}/s by the clock</td>")
+                continue
             cells.append(f"<td>{escape(number(value, m.unit))}{f' <small>({extra})</small>' if extra else ''}</td>")
 
         over = ""
@@ -514,7 +517,8 @@ def page(document: dict[str, Any], rows: list[Row], who: list[Contender], verdic
         for i, (title, text, content) in enumerate(sections)
     )
     versions = {c["name"].removesuffix(" @1"): c["version"] for c in document["contenders"] if c["ours"] or c["reference"]}
-    lines = [*heading.split("\n")[:2], "; ".join(dict.fromkeys(versions.values()))]
+    cable = [line for line in heading.split("\n") if line.startswith("over a cable")]
+    lines = [*heading.split("\n")[:2], *cable, "; ".join(dict.fromkeys(versions.values()))]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Peregrine benchmark</title><style>{STYLE}</style></head><body><h1>Peregrine benchmark</h1>"

@@ -83,6 +83,11 @@ def expected_s(setup: Setup, scenario: Scenario) -> float:
     return OVERHEAD_S + scenario.setup_s + setup.warmup_s + setup.duration_s * scenario.duration
 
 
+def runs_of(plan: Plan, runs: int) -> str:
+    n = sum(len(who) for _, who in plan) * runs
+    return f"{n} run{'s' if n != 1 else ''}"
+
+
 def total_s(setup: Setup, plan: Plan) -> float:
     return sum(expected_s(setup, s) * len(who) * setup.runs for s, who in plan)
 
@@ -139,6 +144,12 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def per_second(value: Optional[float]) -> str:
+    if not value:
+        return "–"
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k" if value >= 1e3 else f"{value:.0f}"
+
+
 def _summary(metric: Metric, value: Optional[float]) -> str:
     if value is None:
         return "-"
@@ -167,7 +178,7 @@ def _line(row: Row, who: list[Contender]) -> str:
         parts.append(text)
     for c in who:
         if c.remote and (rate := row.cells[c.name].median(RATE)):
-            parts.append(f"{c.name} {rate / 1e6:.2f} M/s")
+            parts.append(f"{c.name} {per_second(rate)}/s")
     return f"  {row.scenario.title:<38} " + "   ".join(parts)
 
 

@@ -207,7 +207,8 @@ def ratio_bars(bars: list[Bar], reference: str) -> str:
             marks += f'<i class="goal" style="left:{goal:.2f}%" title="goal ≥ {b.goal:g}×"></i>'
             if end - 0.5 <= goal < end + 11:
                 after = goal
-        marks += f'<span style="left:{after:.2f}%">{b.ratio:.1f}×</span>'
+        text = f"{b.ratio:.1f}" if b.ratio >= 0.1 else f"{b.ratio:.2g}"
+        marks += f'<span style="left:{after:.2f}%">{text}×</span>'
         rows.append((b.label, marks))
     return _rows([(a, text) for a, text in ticks], rows, "bars", f"times better than {reference}")
 

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -180,6 +181,17 @@ def version_of(command: list[str], environment: dict[str, str]) -> str:
         return lines[0] if lines else "unknown"
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
+
+
+def greeting_of(url: str) -> str:
+    """The version a server that runs somewhere says it has."""
+    host, _, port = url.split("://", 1)[1].rpartition("@")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+            line = connection.makefile("rb").readline(65536).decode()
+        return "v" + str(json.loads(line.removeprefix("INFO "))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "of unknown version,"
 
 
 def parse_server(text: str) -> Contender:

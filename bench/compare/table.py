@@ -6,7 +6,7 @@ import textwrap
 from typing import Optional
 
 from .goals import Line, Verdict, summary
-from .measure import RATE, Row
+from .measure import RATE, Row, per_second
 from .metrics import ALL_CORES, ONE_CORE, PERCENTILES, Metric
 from .servers import Contender
 
@@ -24,12 +24,6 @@ def number(value: Optional[float], unit: str = "") -> str:
     unit = unit.replace("us", "µs")
     text = f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.1f}"
     return f"{text} {unit}".strip()
-
-
-def per_second(value: Optional[float]) -> str:
-    if not value:
-        return "–"
-    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.1f} k" if value >= 1e3 else f"{value:.0f}"
 
 
 def rate(ns: Optional[float]) -> str:

@@ -368,6 +368,7 @@ class Text(unittest.TestCase):
         self.assertEqual(measure.minutes(89), "89 s")
         self.assertEqual(measure.minutes(600), "10 min")
         self.assertEqual(measure.minutes(7200), "2.0 h")
+        self.assertEqual(measure.per_second(20000), "20.0 k")
 
     def test_ticks_enclose_what_they_are_for(self):
         for low, high in ((7.5, 900.0), (1.0, 1.0), (3.0, 8.0), (0.02, 4e6)):
@@ -394,6 +395,8 @@ class Arguments(unittest.TestCase):
             ["--size", "-1"],
             ["--connections", "0"],
             ["--server", ""],
+            ["--server", "''"],
+            ["--server", "old=/nonexistent/nats-server -D"],
             ["--mtu", "10"],
             ["--json", "/nonexistent/a.json"],
             ["--nonsense"],
