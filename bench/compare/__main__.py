@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
         prog="scripts/bench",
         description="Compares Peregrine (each backend) with the newest nats-server and with the floor (a relay without a "
         "protocol), turn by turn, medians over the runs; with every server on all cores, and with every server on one "
-        "(columns @1). Every message is verified. Without arguments: the core scenarios, some five minutes.",
+        "(columns @1). Every message is verified. Without arguments: the core scenarios, some six minutes.",
         epilog="How a number is taken: bench/README.md",
         allow_abbrev=False,
     )
@@ -96,7 +96,7 @@ def arguments() -> argparse.Namespace:
         help="only these (repeatable; 'core': those of a run without arguments, 'all': every one)",
     )
     p.add_argument("--quick", action="store_true", help="one run of 0.5 s of each: a first impression")
-    p.add_argument("--full", action="store_true", help="every scenario and column, 3 runs of 2 s: over an hour")
+    p.add_argument("--full", action="store_true", help="every scenario and column, 3 runs of 2 s: about an hour")
     p.add_argument("--duration", type=at_least(0.01, float), metavar="S", help="seconds of each measured window (0.5; --full: 2)")
     p.add_argument("--warmup", type=at_least(0, float), metavar="S", help="seconds before each window (0.2; --full: 0.5)")
     p.add_argument("--runs", type=at_least(1, int), help="runs per scenario and server; medians are reported (2; --full: 3)")
