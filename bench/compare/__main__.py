@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from . import budget, contenders, frames, html, machine, model, wire
 from .goals import judge
-from .measure import Cell, Row, Setup, minutes, plan_of, run_all, runs_of, total_s, warnings_of
+from .measure import Cell, Plan, Row, Setup, minutes, plan_of, run_all, runs_of, total_s, warnings_of
 from .metrics import ALL_CORES, ONE_CORE
 from .scenarios import SCENARIOS, Scenario, select
 from .servers import parse_server
@@ -100,7 +100,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--duration", type=at_least(0.01, float), metavar="S", help="seconds of each measured window (0.5; --full: 2)")
     p.add_argument("--warmup", type=at_least(0, float), metavar="S", help="seconds before each window (0.2; --full: 0.5)")
     p.add_argument("--runs", type=at_least(1, int), help="runs per scenario and server; medians are reported (2; --full: 3)")
-    p.add_argument("--size", type=at_least(0, int), metavar="BYTES", help="payload size, in scenarios that are not about sizes")
+    p.add_argument("--size", type=at_least(0, int), metavar="BYTES", help="payload size, in scenarios that are not about sizes (such as subjects-4096)")
     p.add_argument(
         "--connections",
         type=at_least(1, int),
@@ -114,7 +114,7 @@ def arguments() -> argparse.Namespace:
     )
     p.add_argument("--all-cores", action="store_true", help="only the other columns: all cores for everybody")
     p.add_argument(
-        "--server-cores", type=core_list, metavar="LIST", help="cores of the servers, such as 0,2-3 (default: all)"
+        "--server-cores", type=core_list, metavar="LIST", help="cores of the servers, such as 0,2-3 (default: all); then without the @1 columns"
     )
     p.add_argument("--load-cores", type=core_list, metavar="LIST", help="cores of the generator (default: all)")
     p.add_argument("--backends", type=backend_list, metavar="LIST", help="Peregrine's backends, such as uring (default: uring,epoll)")
@@ -295,6 +295,10 @@ def main() -> int:
         notes += [frames.floor(driver, size) for driver in wire.drivers() for size in frames.sizes()]
         scenarios = [s for s in scenarios if not s.topology and not s.cores]
     who = contenders.contenders_of(a)
+    setup, plan = setup_of(a), plan_of(scenarios, who)
+    if why := unheard(a, plan):
+        raise SystemExit(why)
+    who = [c for c in who if any(c in each for _, each in plan)]
     if any(c.setup == ONE_CORE and set(c.cores or []) & set(c.load_cores or []) for c in who):
         notes.append("there is only one core: server and generator share it, in the @1 columns too")
     most = max((s.cores for s in scenarios), default=0)
@@ -315,9 +319,8 @@ def main() -> int:
         "contenders": [contenders.as_dict(c) for c in who],
         "says": {},
     }
-    print(heading(document) + "\n", file=sys.stderr)
     idle_load = machine.others_load()
-    setup, plan = setup_of(a), plan_of(scenarios, who)
+    print(heading(document) + "\n", file=sys.stderr)
     print(f"{runs_of(plan, a.runs)}, about {minutes(total_s(setup, plan))}\n", file=sys.stderr)
 
     def keep(rows: list[Row]) -> None:
@@ -332,6 +335,19 @@ def main() -> int:
     fill(document, rows, notes + warnings_of(rows, idle_load))
     code = report(document, a)
     return 130 if stopped else code
+
+
+def unheard(a: argparse.Namespace, plan: Plan) -> str:
+    """Why there is nothing to measure, or what was asked for that changes nothing."""
+    if not plan:
+        return "nothing to measure: none of these scenarios has such a column (scripts/bench --list)"
+    for option, value, size, connections in (
+        ("--size", a.size, a.size, None),
+        ("--connections", a.connections, None, a.connections),
+    ):
+        if value is not None and all(s.load_args(size, connections, False) == list(s.args) for s, _ in plan):
+            return f"{option} {value} changes none of these scenarios (bench/README.md: How to run it)"
+    return ""
 
 
 def write_json(document: dict[str, Any], path: str) -> None:

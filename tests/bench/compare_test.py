@@ -411,6 +411,16 @@ class Arguments(unittest.TestCase):
                     arguments(*given)
                 self.assertEqual(ended.exception.code, 2)
 
+    def test_what_changes_nothing_is_told(self):
+        def why(scenario, *given):
+            return main.unheard(arguments(*given), measure.plan_of([SCENARIOS[scenario]], [OURS, OURS_1]))
+
+        self.assertIn("--size 64 changes none", why("1to1-16", "--size", "64"))
+        self.assertEqual(why("fan-100", "--size", "64"), "")
+        self.assertIn("--connections 3 changes none", why("1to1-16", "--connections", "3"))
+        self.assertEqual(why("fan-100", "--connections", "3"), "")
+        self.assertIn("nothing to measure", main.unheard(arguments(), measure.plan_of([SCENARIOS["size-64"]], [OURS_1])))
+
     def test_defaults(self):
         a = arguments()
         self.assertEqual((a.runs, a.duration, a.warmup), (2, 0.5, 0.2))
