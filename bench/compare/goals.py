@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from .measure import Row
-from .metrics import ALL_CORES, FLOOR, ONE_CORE, Metric
+from .metrics import ALL_CORES, FLOOR, ONE_CORE, Metric, ratio_text
 from .servers import Contender
 
 
@@ -133,7 +133,7 @@ def floor_misses(v: Verdict) -> Optional[float]:
 
 def times(v: Verdict) -> str:
     """The ratio; with as many digits as it takes to see on which side of the goal it is."""
-    text = f"{v.ratio:.1f}×"
+    text = ratio_text(v.ratio or 0.0)
     return f"{v.ratio:.2f}×" if v.passed is False and f"≥ {text.replace('.0', '')}" == v.goal else text
 
 

@@ -71,6 +71,10 @@ def latency(group: str = LATENCY) -> tuple[Metric, ...]:
     )
 
 
+def ratio_text(ratio: float) -> str:
+    return f"{ratio:.1f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+
+
 # What a table of latencies shows.
 PERCENTILES = tuple(
     Metric(key, f"latency {key}", ("latency", key.replace(".", "_")), "us") for key in ("p50", "p90", "p99", "p99.9", "max")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Callable, Optional
 
+from .metrics import ratio_text
+
 # Distinguishable for colour-blind readers too; ours first, the reference, the floor in grey.
 OURS = ["#0072b2", "#009e73", "#56b4e9", "#cc79a7", "#b8860b", "#7b61c9"]
 REFERENCE_COLOUR = "#d55e00"
@@ -207,8 +209,7 @@ def ratio_bars(bars: list[Bar], reference: str) -> str:
             marks += f'<i class="goal" style="left:{goal:.2f}%" title="goal ≥ {b.goal:g}×"></i>'
             if end - 0.5 <= goal < end + 11:
                 after = goal
-        text = f"{b.ratio:.1f}" if b.ratio >= 0.1 else f"{b.ratio:.2g}"
-        marks += f'<span style="left:{after:.2f}%">{text}×</span>'
+        marks += f'<span style="left:{after:.2f}%">{ratio_text(b.ratio)}</span>'
         rows.append((b.label, marks))
     return _rows([(a, text) for a, text in ticks], rows, "bars", f"times better than {reference}")
 

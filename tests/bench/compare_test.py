@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from bench.compare import __main__ as main
 from bench.compare import contenders, goals, measure, model, plots, scenarios, table
-from bench.compare.metrics import ALL_CORES, FLOOR, LATENCY, ONE_CORE, SMALL
+from bench.compare.metrics import ALL_CORES, FLOOR, LATENCY, ONE_CORE, SMALL, ratio_text
 from bench.compare.servers import Contender, parse_server
 
 SCENARIOS = {s.name: s for s in scenarios.SCENARIOS}
@@ -364,6 +364,7 @@ class Text(unittest.TestCase):
         self.assertEqual(table.number(927, "B"), "927 B")
         self.assertEqual(table.number(2048, "B"), "2.0 KiB")
         self.assertEqual(table.number(None), "–")
+        self.assertEqual((ratio_text(12.34), ratio_text(0.034)), ("12.3×", "0.034×"))
         self.assertEqual(table.rate(10.0), "100.00 M")
         self.assertEqual(measure.minutes(89), "89 s")
         self.assertEqual(measure.minutes(600), "10 min")
