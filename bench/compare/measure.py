@@ -302,12 +302,16 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
         out.append(f"{statistics.mean(steals):.1%} of the CPU time was stolen by the hypervisor")
     restless: list[str] = []
     slow: list[str] = []
+    late: list[str] = []
     for row in rows:
         for name, cell in row.cells.items():
             metric = row.scenario.metrics[0]
             if metric.key == "cpu" and cell.spread(metric) > 0.35:
                 restless.append(f"{row.scenario.name} ({name} {cell.spread(metric):.0%})")
             result = cell.middle_result(metric)
+            if result and "lateness" in result:
+                share = result["lateness"]["p50"] / max(result["latency"]["p50"], 0.001)
+                late += [f"{row.scenario.name} ({name} {share:.0%})"] if share > 0.25 else []
             if not result or result.get("kind") != "stream":
                 continue
             window = result["window"]
@@ -321,6 +325,11 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
         out.append(
             "the generator was the bottleneck (messages per second say nothing about the server there, CPU per message "
             "is pessimistic for it: smaller batches): " + ", ".join(slow)
+        )
+    if late:
+        out.append(
+            "the generator, which sleeps between sends where it shares cores, left late by more than a quarter of the p50 "
+            "that is measured from its timetable, for every contender: " + ", ".join(late)
         )
     if restless:
         out.append("runs differ by more than a third of their median: " + ", ".join(restless))

@@ -158,6 +158,12 @@ class Warnings(unittest.TestCase):
         both = result(10.0, generator_cpu_share=0.99, server_cpu_share=0.99)
         self.assertEqual(measure.warnings_of([row("1to1-16", ours=[both])], 0.0), [])
 
+    def test_a_generator_that_lags_behind_its_timetable(self):
+        late = result(10.0, 100.0) | {"lateness": {"p50": 40.0}}
+        self.assertIn("latency-10k (peregrine uring 40%)", self.warn([row("latency-10k", ours=[late])], "left late"))
+        punctual = result(10.0, 100.0) | {"lateness": {"p50": 0.2}}
+        self.assertEqual(measure.warnings_of([row("latency-10k", ours=[punctual])], 0.0), [])
+
 
 def arguments(*given):
     with mock.patch.object(sys, "argv", ["scripts/bench", *given]):
