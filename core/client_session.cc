@@ -17,7 +17,6 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kFirstPingNs = 2 * kSecondNs;
 constexpr int64_t kRttMaxAgeNs = 3600 * kSecondNs;
-constexpr int64_t kLingerNs = kSecondNs;  // for a last -ERR to get out before the connection is cut
 constexpr uint32_t kRestAfterRefusal =
     64;  // what can not be a run (two queue groups, say) is not asked for each message
 constexpr size_t kReferGatheredFrom = 8192;  // less is cheaper copied than kept
@@ -27,7 +26,6 @@ constexpr size_t kShownBytes = 32;           // of what the parser does not unde
 constexpr std::string_view kRaft = "$NRG.";
 constexpr std::string_view kServiceReply = "_R_.";
 constexpr std::string_view kJetStreamAck = "$JS.ACK.";
-constexpr std::string_view kSystemQueue = "_sys_";
 
 bool is_reserved_reply(std::string_view reply) {
   return reply.starts_with(kServiceReply) || reply.starts_with(kJetStreamAck) ||
@@ -175,14 +173,6 @@ void ClientSession::take_up() {
   backlog_ = std::move(in);
 }
 
-// An operation that changes the index is done. True: the rest of a long list of them is for another turn.
-bool ClientSession::leaves(std::string_view rest) {
-  if (!shard.count_index_change() || rest.empty() || closing() || suspended_) [[likely]]
-    return false;
-  shard.wait_for_turn(*this);
-  return true;
-}
-
 // Returns what it leaves for later.
 std::string_view ClientSession::think(std::string_view in) {
   ParserLimits limits = this->limits();
@@ -242,14 +232,8 @@ std::string_view ClientSession::think(std::string_view in) {
         on_pub(operation);
         break;
       case Operation::Kind::kSub:
-        last_in_ns_ = last_activity_ns_;
-        on_sub(operation);
-        if (leaves(in)) return in;
-        break;
       case Operation::Kind::kUnsub:
-        last_in_ns_ = last_activity_ns_;
-        on_unsub(operation);
-        if (leaves(in)) return in;
+        if (take_interest(in, limits, operation)) return in;
         break;
       case Operation::Kind::kPing:
         on_ping();
@@ -464,6 +448,8 @@ void ClientSession::send_no_responders(std::string_view subject, std::string_vie
   }
 }
 
+const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
+
 void ClientSession::permission_violation(std::string_view what, std::string_view subject, std::string_view queue,
                                          std::string_view sid) {
   std::string text = fmt::format("Permissions Violation for {} to {}", what, quote(subject));
@@ -472,91 +458,6 @@ void ClientSession::permission_violation(std::string_view what, std::string_view
   shard.server().log.error("{} - {} Violation - Subject {}{}{}", label(), what, quote(subject),
                            queue.empty() ? "" : fmt::format(", Queue: {}", quote(queue)),
                            sid.empty() ? "" : fmt::format(", SID {}", sid));
-}
-
-void ClientSession::on_sub(const Operation& operation) {
-  if (shard.tracing()) [[unlikely]] {
-    shard.trace(*this, "<<-",
-                operation.queue.empty()
-                    ? fmt::format("SUB {} {}", operation.subject, operation.sid)
-                    : fmt::format("SUB {} {} {}", operation.subject, operation.queue, operation.sid));
-  }
-  const auto& options = shard.server().options;
-  if (operation.sid.size() > Subscription::kMaxSid) return fail(ParseStatus::kBadArguments, operation);
-  if ((permissions != nullptr && !permissions->permissions->can_subscribe(operation.subject, operation.queue)) ||
-      operation.queue == kSystemQueue) {
-    return permission_violation("Subscription", operation.subject, operation.queue, operation.sid);
-  }
-  if (options.max_subscription_tokens > 0 &&
-      count_tokens(operation.subject) > static_cast<size_t>(options.max_subscription_tokens)) {
-    refuse(fmt::format("Permissions Violation for Subscription to {}, too many tokens", quote(operation.subject)));
-    shard.server().log.error("{} - Subscription Violation Too Many Tokens - Subject {}, SID {}", label(),
-                             quote(operation.subject), operation.sid);
-    return;
-  }
-  if (options.max_subscriptions > 0 && sids_.size() >= static_cast<size_t>(options.max_subscriptions)) {
-    shard.server().log.error("{} - {}", label(), error_text::kMaxSubscriptions);
-    return refuse(error_text::kMaxSubscriptions);
-  }
-  const KeyedHash& sid_hash = shard.sid_hash();
-  if (const SidTable::Place place = sids_.locate(pool(), sid_hash, operation.sid); !place) {
-    const SubjectForm form = form_of(operation.subject);
-    if (form == SubjectForm::kInvalid) return refuse(error_text::kInvalidSubject);
-    if (permissions != nullptr && permissions->permissions->needs_delivery_check(operation.subject, operation.queue)) {
-      permissions->check_deliveries = true;
-    }
-    const Subscription* sub =
-        shard.add_subscription(*this, operation.sid, operation.subject, operation.queue, form == SubjectForm::kLiteral);
-    sids_.insert(pool(), sid_hash, place, sub);
-  }
-  if (verbose_) answer(kOk);
-}
-
-void ClientSession::on_unsub(const Operation& operation) {
-  if (shard.tracing()) [[unlikely]]
-    shard.trace(*this, "<<-",
-                operation.max < 0 ? fmt::format("UNSUB {}", operation.sid)
-                                  : fmt::format("UNSUB {} {}", operation.sid, operation.max));
-  if (verbose_) answer(kOk);
-  const SidTable::Place place = sids_.locate(pool(), shard.sid_hash(), operation.sid);
-  if (!place) return;
-  Subscription& sub = *place.subscription;
-  if (operation.max > 0 && static_cast<uint64_t>(operation.max) > sub.delivered) {
-    shard.set_subscription_limit(sub, static_cast<uint64_t>(operation.max));
-  } else {
-    trace_removal(sub);
-    sids_.erase(shard.sid_hash(), place);
-    shard.remove_forgotten(sub);
-  }
-}
-
-const SubscriptionPool& ClientSession::pool() const { return shard.subscriptions(); }
-
-void ClientSession::forget(Subscription& sub) {
-  trace_removal(sub);
-  sids_.erase(pool(), shard.sid_hash(), &sub, closing());
-}
-
-void ClientSession::trace_removal(const Subscription& sub) const {
-  if (shard.tracing()) [[unlikely]]
-    shard.trace(*this, "<->", fmt::format("DELSUB {}", sub.sid()));
-}
-
-bool ClientSession::detach_slice(size_t most) {
-  timer_.cancel();
-  std::array<Subscription*, Shard::kRemovedTogether> subs;
-  while (most > 0) {
-    const size_t n = sids_.some(pool(), subs.data(), std::min(most, subs.size()));
-    if (n == 0) break;
-    shard.remove_subscriptions({subs.data(), n});
-    most -= n;
-  }
-  if (sids_.size() != 0) return false;
-  shard.server().log.debug("{} - Client connection closed: {}", label(), text(close_reason()));
-  if (!gone())
-    shard.timers().arm(timer_, shard.now_ns() + kLingerNs, this,
-                       [](void* self) { static_cast<ClientSession*>(self)->close(CloseReason::kClientClosed, true); });
-  return true;
 }
 
 // ---------------------------------------------------------------------------------------------------- PING and time

@@ -92,11 +92,12 @@ class ClientSession final : public Session, private ClientState {
   void on_connect(std::string_view json);
   void on_authenticated(Identity identity);
   std::string_view think(std::string_view in);
-  bool leaves(std::string_view rest);
   void keep(std::string_view rest);
   bool may_run(const Operation& operation) const;
   ParseStatus publish_ahead(std::string_view& in, const ParserLimits& limits, Operation& operation);
   void on_pub(const Operation& operation);
+  bool take_interest(std::string_view& in, const ParserLimits& limits, Operation& operation);
+  bool may_subscribe(const Operation& operation);
   void on_sub(const Operation& operation);
   void on_unsub(const Operation& operation);
   void on_ping();
@@ -108,6 +109,8 @@ class ClientSession final : public Session, private ClientState {
   void answer(std::string_view line);
   void refuse(std::string_view text);
   void trace_removal(const Subscription& sub) const;
+  void trace_delsub(const Subscription& sub) const;
+  void trace_unsub(const Operation& operation) const;
   void bind(Identity identity);
   ParserLimits limits() const;
   Connected& connected();

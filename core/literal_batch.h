@@ -31,11 +31,16 @@ class LiteralBatch {
  public:
   // One change more: the first subscription of a subject has come, or the last one of all subjects that the other shard
   // takes for it has gone. False if the ring has no room: nothing was done.
-  [[gnu::always_inline]] bool add(Ring& ring, Side side, uint32_t account, uint64_t hash, bool interested) {
-    if (to_ == nullptr || record_.account != account || record_.side != side || record_.count == most_) [[unlikely]] {
-      close(ring);
-      if (!open(ring, side, account)) return false;
-    }
+  bool add(Ring& ring, Side side, uint32_t account, uint64_t hash, bool interested) {
+    if (add_to_open(side, account, hash, interested)) return true;
+    close(ring);
+    return open(ring, side, account) && add_to_open(side, account, hash, interested);
+  }
+
+  // The same if there is room in the record that is open. False: nothing was done.
+  [[gnu::always_inline]] bool add_to_open(Side side, uint32_t account, uint64_t hash, bool interested) {
+    if (record_.count >= most_ || record_.account != account || record_.side != side) [[unlikely]]
+      return false;
     uint8_t& last = last_[place_of(hash)];
     if (last < record_.count && takes_back(last, hash, interested)) return true;
     const uint32_t at = record_.count++;
@@ -54,6 +59,7 @@ class LiteralBatch {
     if (to_ == nullptr) return;
     std::memcpy(to_, &record_, sizeof(record_));
     to_ = nullptr;
+    most_ = 0;
     if (record_.count == 0) return;  // all taken back: the room is not used
     const uint32_t size = record_.size();
     ring.shorten(size);
@@ -70,11 +76,14 @@ class LiteralBatch {
   static constexpr uint8_t kNowhere = UINT8_MAX;
 
   bool open(Ring& ring, Side side, uint32_t account) {
-    most_ = std::min<uint32_t>(LiteralInterestRecord::kMost,
-                               (ring.max_record() - sizeof(LiteralInterestRecord)) / sizeof(uint64_t));
+    const auto most = std::min<uint32_t>(
+        LiteralInterestRecord::kMost,
+        static_cast<uint32_t>((ring.max_record() - sizeof(LiteralInterestRecord)) / sizeof(uint64_t)));
+    to_ = ring.reserve(static_cast<uint32_t>(sizeof(record_) + most * sizeof(uint64_t)));
+    if (to_ == nullptr) return false;
     record_ = {.side = side, .count = 0, .account = account};
-    to_ = ring.reserve(static_cast<uint32_t>(sizeof(record_) + most_ * sizeof(uint64_t)));
-    return to_ != nullptr;
+    most_ = most;
+    return true;
   }
 
   char* hash_at(uint32_t at) const { return to_ + sizeof(record_) + at * sizeof(uint64_t); }
@@ -100,7 +109,7 @@ class LiteralBatch {
   }
 
   char* to_ = nullptr;  // where the open record goes; null = none is open
-  uint32_t most_ = 0;   // hashes it may hold
+  uint32_t most_ = 0;   // hashes it may hold; 0 while none is open
   uint32_t records_ = 0, bytes_ = 0;
   LiteralInterestRecord record_;
   // By the upper 48 bits of a hash: where the latest change of its like may be.

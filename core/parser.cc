@@ -147,7 +147,7 @@ ParseStatus Parser::next(std::string_view& in, const ParserLimits& limits, Opera
   if (in.size() >= 80 && is_pub(in.data())) {
     const ParseStatus status = fast_pub(in, limits, operation);
     if (status != ParseStatus::kMore) return status;
-  } else if (fast_interest(in, limits, operation) == ParseStatus::kOperation) {
+  } else if (next_interest(in, limits, operation)) {
     return ParseStatus::kOperation;
   }
   const void* lf = std::memchr(in.data(), '\n', in.size());
@@ -222,15 +222,14 @@ ParseStatus Parser::fast_pub(std::string_view& in, const ParserLimits& limits, O
 #endif
 }
 
-// SUB and UNSUB with at most 60 bytes of arguments and single blanks between them. kMore means "not that simple":
-// nothing was taken.
-ParseStatus Parser::fast_interest(std::string_view& in, const ParserLimits& limits, Operation& operation) {
+// SUB and UNSUB with at most 60 bytes of arguments and single blanks between them are the simple ones.
+bool Parser::next_interest(std::string_view& in, const ParserLimits& limits, Operation& operation) {
 #if defined(__SSE2__)
   const uint32_t verb = interest_verb(in);
-  if (verb == 0) return ParseStatus::kMore;
+  if (verb == 0) return false;
   const char* const base = in.data() + verb;
   uint64_t mask;
-  if (in.size() >= 64 + 8) {
+  if (in.size() >= 64 + 8) [[likely]] {
     // UNSUB is short, and if not it is none of the simple ones.
     mask = verb == 4 ? blanks_of<64>(base) : blanks_of<32>(base);
   } else {
@@ -240,52 +239,45 @@ ParseStatus Parser::fast_interest(std::string_view& in, const ParserLimits& limi
     std::memcpy(rest, base, left);
     mask = blanks_of<64>(rest) & (left == 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1);
   }
-  // Fields end at blanks, the last one at CR LF. 63: none left.
+  // Fields end at blanks, the last one at CR LF. Behind 60 nothing is looked at: it may not be there.
+  mask |= uint64_t{1} << 63;
   const auto next = [&] {
-    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask | uint64_t{1} << 63));
+    const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
     mask &= mask - 1;
     return at;
   };
   const uint32_t first = next();
-  if (first == 0 || first > 60) return ParseStatus::kMore;  // behind 60 nothing is looked at: it may not be there
-  uint32_t end = first, last = 0;                           // of the line; where its last field begins
-  if (verb == 4) {
-    if (base[first] != ' ') return ParseStatus::kMore;
-    operation.queue = {};
-    last = first + 1;
+  if (first == 0 || first > 60) return false;
+  uint32_t begin = 0, end = first;  // of the last field
+  if (base[first] == ' ') {
+    begin = first + 1;
     end = next();
+  }
+  if (verb == 4) {
+    if (begin == 0 || end == begin) return false;
+    operation.queue = {};
     if (end <= 60 && base[end] == ' ') {
-      if (end == last) return ParseStatus::kMore;
-      operation.queue = {base + last, end - last};
-      last = end + 1;
+      operation.queue = {base + begin, end - begin};
+      begin = end + 1;
       end = next();
-    }
-    if (end == last) return ParseStatus::kMore;
-  } else {
-    operation.max = -1;
-    if (base[first] == ' ') {
-      last = first + 1;
-      end = next();
-      if (end == last) return ParseStatus::kMore;
     }
   }
-  if (end > 60 || base[end] != '\r' || (mask & uint64_t{1} << (end + 1)) == 0 || base[end + 1] != '\n')
-    return ParseStatus::kMore;
-  if (end > limits.max_control_line) return ParseStatus::kMore;
+  if (end == begin || end > 60 || (mask >> (end + 1) & 1) == 0) return false;
+  if (base[end] != '\r' || base[end + 1] != '\n' || end > limits.max_control_line) return false;
   if (verb == 4) {
     operation.kind = Operation::Kind::kSub;
     operation.subject = {base, first};
-    operation.sid = {base + last, end - last};
+    operation.sid = {base + begin, end - begin};
   } else {
     operation.kind = Operation::Kind::kUnsub;
     operation.sid = {base, first};
-    if (last != 0) operation.max = parse_size({base + last, end - last});
+    operation.max = begin == 0 ? -1 : parse_size({base + begin, end - begin});
   }
   in.remove_prefix(verb + end + 2);
-  return ParseStatus::kOperation;
+  return true;
 #else
   (void)in, (void)limits, (void)operation;
-  return ParseStatus::kMore;
+  return false;
 #endif
 }
 

@@ -49,6 +49,10 @@ class Parser {
   // parser must not be used again (kNotConnected excepted).
   ParseStatus next(std::string_view& in, const ParserLimits& limits, Operation& operation);
 
+  // Right behind a SUB or UNSUB: the next operation, if it is another one, whole and simple. Else false, and nothing is
+  // taken: next() knows what it is.
+  bool next_interest(std::string_view& in, const ParserLimits& limits, Operation& operation);
+
   // What the views of the last operation point into, if it was split and its payload does not lie in the caller's
   // buffer: for who wants to keep it. The views stay good as long as the string is not changed.
   std::string take_gathered() { return std::move(held_); }
@@ -66,7 +70,6 @@ class Parser {
   ParseStatus parse_line(std::string_view line, const ParserLimits& limits, Operation& operation);
   ParseStatus parse_pub(std::string_view args, bool headers, const ParserLimits& limits, Operation& operation);
   ParseStatus fast_pub(std::string_view& in, const ParserLimits& limits, Operation& operation);
-  ParseStatus fast_interest(std::string_view& in, const ParserLimits& limits, Operation& operation);
   ParseStatus take_payload(std::string_view& in, Operation& operation);
   ParseStatus slow_line(std::string_view& in, const ParserLimits& limits, Operation& operation);
   void keep_arguments(const Operation& operation);

@@ -170,7 +170,9 @@ class Shard final : public ReleaseSink {
   }
 
   Subscription* add_subscription(Session& session, std::string_view sid, std::string_view subject,
-                                 std::string_view queue, bool literal);
+                                 std::string_view queue);
+  // The same of a subject without wildcards, and no queue: what nearly every SUB is.
+  Subscription* add_literal(Session& session, std::string_view sid, std::string_view subject);
   // Out of the index and of its session, and destroyed.
   void remove_subscription(Subscription& sub) {
     sub.session->forget(sub);

@@ -169,7 +169,9 @@ inline void Shard::tell_literal(const Account& account, Side side, const Interes
   for (Peer& peer : peers_) {
     if (peer.out == nullptr) continue;
     if (still_wanted) peer.literals.still_wanted(change.hash);
-    else tell_literal(peer, side, account.number, change.hash, change.wanted, cause);
+    // While a record is open nothing waits in the overflow list: that closes it.
+    else if (!peer.literals.add_to_open(side, account.number, change.hash, change.wanted))
+      tell_literal(peer, side, account.number, change.hash, change.wanted, cause);
   }
 }
 
@@ -182,16 +184,24 @@ void Shard::write_interest(Peer& peer, const void* bytes, uint32_t size, Session
 // ---------------------------------------------------------------------------------------------------- subscriptions
 
 Subscription* Shard::add_subscription(Session& session, std::string_view sid, std::string_view subject,
-                                      std::string_view queue, bool literal) {
+                                      std::string_view queue) {
   auto* sub = new (subscriptions_.allocate()) Subscription(&session, sid);
   Account& account = *session.account;
-  const InterestChange change = account.sublist.insert(*sub, subject, queue, literal);
-  if (change.literal && hashes_are_enough()) [[likely]] {
-    account.note_new_interest(Side::kClients, now_ns_);
-    tell_literal(account, Side::kClients, change, session);
-    return sub;
-  }
+  const InterestChange change = account.sublist.insert(*sub, subject, queue);
   interest_changed(account, Side::kClients, change, true, subject, queue, kNoOrigin, session);
+  return sub;
+}
+
+Subscription* Shard::add_literal(Session& session, std::string_view sid, std::string_view subject) {
+  auto* sub = new (subscriptions_.allocate()) Subscription(&session, sid);
+  Account& account = *session.account;
+  const InterestChange change = account.sublist.insert_literal(*sub, subject);
+  if (hashes_are_enough()) [[likely]] {
+    account.note_new_interest(Side::kClients, now_ns_);
+    if (shard_count_ > 1) tell_literal(account, Side::kClients, change, session);
+  } else {
+    interest_changed(account, Side::kClients, change, true, subject, {}, kNoOrigin, session);
+  }
   return sub;
 }
 
@@ -226,9 +236,11 @@ bool Shard::remove_peer_interest(PeerSession& session, Account& account, Side si
 void Shard::remove_forgotten(Subscription& sub) {
   Session& session = *sub.session;
   InterestChange change;
-  if (!sub.peer && hashes_are_enough() && session.account->sublist.remove_lone_literal(sub, change)) [[likely]]
-    tell_literal(*session.account, Side::kClients, change, session);
-  else remove_with_texts(sub);
+  if (!sub.peer && hashes_are_enough() && session.account->sublist.remove_lone_literal(sub, change)) [[likely]] {
+    if (shard_count_ > 1) tell_literal(*session.account, Side::kClients, change, session);
+  } else {
+    remove_with_texts(sub);
+  }
   if (sub.limited) limits_.erase(&sub);
   sub.~Subscription();
   subscriptions_.release(&sub);

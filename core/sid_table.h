@@ -54,16 +54,16 @@ class SidTable {
         if (table_.empty()) return place;
       }
     }
-    look_in_table(place, pool, hash, sid);
-    return place;
+    return look_in_table(place, pool, hash, sid);
   }
   Subscription* find(const SubscriptionPool& pool, const KeyedHash& hash, std::string_view sid) const {
     return locate(pool, hash, sid).subscription;
   }
 
   // `place` is where locate() found none of this sid.
-  void insert(const SubscriptionPool& pool, const KeyedHash& hash, Place place, const Subscription* sub) {
-    if (place.page == nullptr && place.number != 0 && may_make_page())
+  [[gnu::always_inline]] void insert(const SubscriptionPool& pool, const KeyedHash& hash, Place place,
+                                     const Subscription* sub) {
+    if (place.page == nullptr && place.number != 0 && may_make_page()) [[unlikely]]
       place = {.number = place.number, .page = make_page(pool, hash, place.number)};
     if (place.page != nullptr) {
       place.page->refs[place.number % kPage] = SubscriptionPool::ref_of(sub);
@@ -75,22 +75,12 @@ class SidTable {
   }
 
   // `place` is where locate() found it. `all_go`: the others follow.
-  void erase(const KeyedHash& hash, const Place& place, bool all_go = false) {
-    if (place.page == nullptr) {
-      table_.erase(place.slot, !all_go);
-    } else {
-      place.page->refs[place.number % kPage] = 0;
-      --pages_->subscriptions;
-      if (--place.page->count == 0) {
-        const uint32_t number = place.number / kPage;
-        auto& table = pages_->table;
-        table.erase(table.find(page_tag(hash, number), [&](const PageSlot& each) { return each.number == number; }));
-        pages_->memo[number % pages_->memo.size()] = {};
-        delete place.page;
-        if (table.empty()) pages_.reset();
-      }
-    }
-    if (size() == 0) any_from_ = 0;
+  [[gnu::always_inline]] void erase(const KeyedHash& hash, const Place& place, bool all_go = false) {
+    if (place.page == nullptr) return erase_in_table(place.slot, all_go);
+    place.page->refs[place.number % kPage] = 0;
+    --pages_->subscriptions;
+    if (--place.page->count == 0) [[unlikely]]
+      drop_page(hash, place.number / kPage, place.page);
   }
   // It is there.
   void erase(const SubscriptionPool& pool, const KeyedHash& hash, const Subscription* sub, bool all_go = false) {
@@ -176,7 +166,7 @@ class SidTable {
   static uint32_t page_tag(const KeyedHash& hash, uint32_t number) { return tag_of(hash.combine(number, 0)); }
 
   // Of the digits that a number below 10^8 has, and no others: 0 for anything else, "0" included.
-  static uint32_t number_of(std::string_view sid) {
+  [[gnu::always_inline]] static uint32_t number_of(std::string_view sid) {
     const size_t size = sid.size();
     if (size - 1 > 7 || sid[0] == '0') return 0;
     // Eight characters, led by zeros, taken as two overlapping words; then pairs, fours and all of them at once.
@@ -199,16 +189,32 @@ class SidTable {
                                  32);
   }
 
-  Page* find_page(const KeyedHash& hash, uint32_t sid_number) const {
+  [[gnu::always_inline]] Page* find_page(const KeyedHash& hash, uint32_t sid_number) const {
     const uint32_t number = sid_number / kPage;
-    PageSlot& memo = pages_->memo[number % pages_->memo.size()];
+    const PageSlot& memo = pages_->memo[number % pages_->memo.size()];
     if (memo.page != nullptr && memo.number == number) [[likely]]
       return memo.page;
+    return look_for_page(hash, number);
+  }
+  [[gnu::noinline]] Page* look_for_page(const KeyedHash& hash, uint32_t number) const {
     const PageSlot* slot =
         pages_->table.find(page_tag(hash, number), [&](const PageSlot& each) { return each.number == number; });
     if (slot == nullptr) return nullptr;
-    memo = *slot;
+    pages_->memo[number % pages_->memo.size()] = *slot;
     return slot->page;
+  }
+  // It is empty.
+  [[gnu::noinline]] void drop_page(const KeyedHash& hash, uint32_t number, Page* page) {
+    auto& table = pages_->table;
+    table.erase(table.find(page_tag(hash, number), [&](const PageSlot& each) { return each.number == number; }));
+    pages_->memo[number % pages_->memo.size()] = {};
+    delete page;
+    if (table.empty()) pages_.reset();
+    if (size() == 0) any_from_ = 0;
+  }
+  [[gnu::noinline]] void erase_in_table(Slot* slot, bool all_go) {
+    table_.erase(slot, !all_go);
+    if (size() == 0) any_from_ = 0;
   }
 
   bool may_make_page() const {
@@ -216,8 +222,8 @@ class SidTable {
     return pages_ == nullptr || pages_->table.size() * (kPage / 2) <= pages_->subscriptions + kPage / 2;
   }
 
-  [[gnu::noinline]] void look_in_table(Place& place, const SubscriptionPool& pool, const KeyedHash& hash,
-                                       std::string_view sid) const {
+  [[gnu::noinline]] Place look_in_table(Place place, const SubscriptionPool& pool, const KeyedHash& hash,
+                                        std::string_view sid) const {
     place.tag = tag_of(hash(sid));
     Slot* vacancy;
     place.slot = table_.find(
@@ -231,6 +237,7 @@ class SidTable {
         vacancy);
     if (place.subscription != nullptr) place.page = nullptr;
     else place.slot = vacancy;
+    return place;
   }
 
   // With what is in the hash table and belongs there, if that is small: the first sids of a session that then counts

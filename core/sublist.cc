@@ -223,12 +223,12 @@ void Sublist::erase_group_if_empty(Group* group) {
 
 // ---- subscriptions
 
-InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue, bool literal) {
+InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std::string_view queue) {
+  const bool literal = is_literal(subject);
+  if (literal && queue.empty()) return insert_literal(sub, subject);
   assert(sub.entry == 0);
   subscriptions_++;
   inserts_++;
-  if (literal && queue.empty()) [[likely]]
-    return insert_literal(sub, subject);
   const uint64_t hash = literal ? hash_(subject) : 0;
   const EntrySlab::Ref ref = literal ? find_or_create_literal(subject, hash) : find_or_create_pattern(subject);
   Entry* entry = entry_at(ref);
@@ -251,8 +251,10 @@ InterestChange Sublist::insert(Subscription& sub, std::string_view subject, std:
 
 // What nearly every SUB is, in one go.
 InterestChange Sublist::insert_literal(Subscription& sub, std::string_view subject) {
-  assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
-  const uint64_t hash = hash_(subject);
+  assert(sub.entry == 0 && !subject.empty() && subject.size() <= kMaxSubjectBytes);
+  subscriptions_++;
+  inserts_++;
+  const uint64_t hash = hash_.here(subject);
   if (active_ != nullptr) active_->cache.erase(hash);
   const InterestChange change{.kind = InterestChange::Kind::kFirst, .literal = true, .wanted = true, .hash = hash};
   EntrySlot* vacancy;
@@ -331,12 +333,18 @@ bool Sublist::remove_lone_literal(Subscription& sub, InterestChange& change) {
   if (entry->crowded || entry->pattern) return false;
   subscriptions_--;
   removes_++;
-  const uint64_t hash = hash_(entry->text());
+  const uint64_t hash = hash_.here(entry->text());
   if (active_ != nullptr) active_->cache.erase(hash);
-  literals_.erase(literals_.find(tag_of(hash), [&](const EntrySlot& each) { return each.ref == ref; }));
+  // Others that the other shards might take for it have the same tag, and there are next to none of those.
+  bool alike = false;
+  EntrySlot* const slot = literals_.find(tag_of(hash), [&](const EntrySlot& each) {
+    alike |= each.ref != ref;
+    return each.ref == ref;
+  });
+  alike |= literals_.erase(slot);
   slab_.release(ref, entry->cell_bytes());
   sub.entry = 0;
-  change = {.kind = InterestChange::Kind::kLast, .literal = true, .wanted = wants_literal(hash), .hash = hash};
+  change = {.kind = InterestChange::Kind::kLast, .literal = true, .wanted = alike && wants_literal(hash), .hash = hash};
   return true;
 }
 

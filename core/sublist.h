@@ -72,11 +72,9 @@ class Sublist {
 
   // `subject` must be a valid subscription subject (subject.h) and `queue` empty for a plain subscription. Several
   // subscriptions to one subject, also by one session, are all kept. Sets sub.entry and sub.grouped.
-  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue) {
-    return insert(sub, subject, queue, is_literal(subject));
-  }
-  // For who knows whether it is_literal().
-  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue, bool literal);
+  InterestChange insert(Subscription& sub, std::string_view subject, std::string_view queue);
+  // The same of a subject that is_literal(), and no queue.
+  InterestChange insert_literal(Subscription& sub, std::string_view subject);
   InterestChange remove(Subscription& sub);
   // The same if it is the only subscription of a literal subject; else false, and nothing is done.
   bool remove_lone_literal(Subscription& sub, InterestChange& change);
@@ -254,7 +252,6 @@ class Sublist {
   uint64_t hash_of(const Entry& entry) const { return entry.pattern ? 0 : hash_(entry.text()); }
   void erase_entry_if_empty(Entry* entry, uint64_t hash);
   bool wants_literal(uint64_t hash) const;
-  InterestChange insert_literal(Subscription& sub, std::string_view subject);
   InterestChange add_plain(Subscription& sub, Entry* entry, InterestChange change);
   void touch(const Entry& entry, uint64_t hash);
 

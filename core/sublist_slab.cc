@@ -33,25 +33,6 @@ Slab<kUnit, kMaxCell, kMinChunk>::~Slab() {
 }
 
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
-void Slab<kUnit, kMaxCell, kMinChunk>::link(uint32_t index) {
-  Chunk& chunk = chunks_[index];
-  uint32_t& head = roomy_[chunk.cell_units];
-  chunk.previous = kNone;
-  chunk.next = head;
-  if (head != kNone) chunks_[head].previous = index;
-  head = index;
-}
-
-template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
-void Slab<kUnit, kMaxCell, kMinChunk>::unlink(uint32_t index) {
-  Chunk& chunk = chunks_[index];
-  if (chunk.previous != kNone) chunks_[chunk.previous].next = chunk.next;
-  else roomy_[chunk.cell_units] = chunk.next;
-  if (chunk.next != kNone) chunks_[chunk.next].previous = chunk.previous;
-  chunk.next = chunk.previous = kNone;
-}
-
-template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 uint32_t Slab<kUnit, kMaxCell, kMinChunk>::add_chunk(uint32_t cell_units) {
   uint32_t index;
   if (!spare_chunks_.empty()) {

@@ -52,8 +52,9 @@ class Slab {
     if ((ref & kLarge) == 0) [[likely]] {
       const uint32_t index = ref >> kUnitBits, unit = ref & kUnitMask;
       Chunk& chunk = chunks_[index];
-      // It has a free cell, so it is among the roomy ones, and it is not the last one that goes.
-      if (chunk.free_unit != kNone && chunk.live > 1) [[likely]] {
+      // Not the last cell that goes.
+      if (chunk.live > 1) [[likely]] {
+        if (!has_room(chunk)) link(index);
         std::memcpy(bases_[index] + size_t{unit} * kUnit, &chunk.free_unit, sizeof(uint32_t));
         chunk.free_unit = unit;
         chunk.live--;
@@ -91,8 +92,21 @@ class Slab {
   Ref allocate_new(size_t bytes);
   void release_slowly(Ref ref, size_t bytes);
   uint32_t add_chunk(uint32_t cell_units);
-  void link(uint32_t index);
-  void unlink(uint32_t index);
+  void link(uint32_t index) {
+    Chunk& chunk = chunks_[index];
+    uint32_t& head = roomy_[chunk.cell_units];
+    chunk.previous = kNone;
+    chunk.next = head;
+    if (head != kNone) chunks_[head].previous = index;
+    head = index;
+  }
+  void unlink(uint32_t index) {
+    Chunk& chunk = chunks_[index];
+    if (chunk.previous != kNone) chunks_[chunk.previous].next = chunk.next;
+    else roomy_[chunk.cell_units] = chunk.next;
+    if (chunk.next != kNone) chunks_[chunk.next].previous = chunk.previous;
+    chunk.next = chunk.previous = kNone;
+  }
   bool has_room(const Chunk& chunk) const {
     return chunk.free_unit != kNone || (size_t{chunk.used_units} + chunk.cell_units) * kUnit <= chunk.bytes;
   }

@@ -102,16 +102,20 @@ class SlotTable {
 
   // `slot` must come from find() with nothing inserted or erased since. `shrinks`: memory follows. It must not where a
   // table is emptied in the order of its slots: those left would stand ever closer together in ever smaller segments,
-  // and looking for room among them takes a hundred times as long.
-  void erase(Slot* slot, bool shrinks = true) {
-    const uint32_t index = segment_of(slot->tag());
+  // and looking for room among them takes a hundred times as long. Returns whether a slot with the same tag came behind
+  // it.
+  bool erase(Slot* slot, bool shrinks = true) {
+    const uint32_t tag = slot->tag();
+    const uint32_t index = segment_of(tag);
     const Segment segment = directory_[index];
     Slot* const slots = segment.block->slots();
     const uint32_t capacity = segment.capacity;
+    bool alike = false;
     uint32_t hole = static_cast<uint32_t>(slot - slots);
     // Backward shift: whatever was pushed past the hole moves into it, so there are no tombstones.
     uint32_t distance = 1;  // from the hole
     for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity), ++distance) {
+      alike |= slots[at].tag() == tag;
       const uint32_t wanted = home(slots[at].tag(), capacity);
       const uint32_t travelled = at >= wanted ? at - wanted : at + capacity - wanted;
       if (travelled >= distance) {
@@ -131,6 +135,7 @@ class SlotTable {
       const uint32_t fitting = capacity_for(segment.block->count);
       if (capacity_of(block_bytes(fitting, segment.block->depth)) < capacity) resize(index, fitting);
     }
+    return alike;
   }
 
   template <class Visit>

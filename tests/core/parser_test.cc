@@ -124,6 +124,20 @@ TEST(Parser, LongLinesOfManyMessagesTakeTheFastPathToTheSameEnd) {
   EXPECT_EQ(feed(bytes, every_byte(bytes.size())).operations, expected);
 }
 
+// What is known at a glance ends between 30 and 64 bytes: lines of any length, with and without others behind them.
+TEST(Parser, InterestOfEveryLength) {
+  for (size_t size = 1; size <= 80; ++size) {
+    const std::string text(size, 'x');
+    const std::string sub = "SUB " + text + " 1\r\n", queue = "SUB x " + text + " 1\r\n",
+                      sid = "SUB x " + text + "\r\n", unsub = "UNSUB " + text + "\r\n",
+                      max = "UNSUB " + text + " 7\r\n";
+    const Operations each = {"SUB|" + text + "||1", "SUB|x|" + text + "|1", "SUB|x||" + text, "UNSUB|" + text + "|-1",
+                             "UNSUB|" + text + "|7"};
+    EXPECT_EQ(operations(sub + queue + sid + unsub + max), each) << size;
+    EXPECT_EQ(operations(max + unsub + sid + queue + sub), Operations(each.rbegin(), each.rend())) << size;
+  }
+}
+
 TEST(Parser, GarbageIsRefusedAtItsFirstByte) {
   for (const char* text :
        {"X", "GET / HTTP/1.1\r\n", "PUX", "\r\n", "\n", " PING\r\n", "\x16\x03\x01", "MSG foo 1 2\r\n", "RS+ foo\r\n",
