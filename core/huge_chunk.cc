@@ -30,6 +30,8 @@ namespace {
 void* map_chunk() { return std::aligned_alloc(kHugeChunkBytes, kHugeChunkBytes); }
 void* map_small_chunk() { return map_chunk(); }
 void unmap_chunk(void* chunk) { std::free(chunk); }
+void* map_pages(size_t bytes) { return std::aligned_alloc(4096, bytes); }
+void unmap_pages(void* pages, size_t) { std::free(pages); }
 #else
 void* map_chunk() {
   void* const mapped =
@@ -56,10 +58,16 @@ void* map_small_chunk() {
   return chunk;
 }
 void unmap_chunk(void* chunk) { munmap(chunk, kHugeChunkBytes); }
+void* map_pages(size_t bytes) {
+  void* const mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return mapped == MAP_FAILED ? nullptr : mapped;
+}
+void unmap_pages(void* pages, size_t bytes) { munmap(pages, bytes); }
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
 void* made_ahead() { return nullptr; }
+void drop_made_ahead() {}
 #else
 // Makes chunks ahead. The kernel clears 2 MiB, and may have to move what others have in the way before: a quarter of a
 // millisecond to six, of which a shard's turn has none to give. From the first chunk on there is one too many; more
@@ -93,6 +101,18 @@ class Maker {
     return chunk;
   }
 
+  // None is made before one is missing again; not while they go fast.
+  void drop() {
+    std::vector<void*> all;
+    {
+      const std::lock_guard lock(mutex_);
+      if (goal_ > 1) return;
+      all.swap(ready_);
+      goal_ = 0;
+    }
+    for (void* chunk : all) unmap_chunk(chunk);
+  }
+
  private:
   static constexpr size_t kMost = 8;
   // Nobody asking for so long is not growing any more.
@@ -112,8 +132,9 @@ class Maker {
         for (size_t at = 0; chunk != nullptr && at < kHugeChunkBytes; at += 4096)
           static_cast<volatile char*>(chunk)[at] = 0;
         lock.lock();
-        if (chunk != nullptr) ready_.push_back(chunk);
-        else goal_ = ready_.size();  // until the next one is missing
+        if (chunk == nullptr) goal_ = ready_.size();  // until the next one is missing
+        else if (ready_.size() < goal_) ready_.push_back(chunk);
+        else unmap_chunk(chunk);
       } else if (goal_ <= 1) {
         wanted_.wait(lock);
       } else if (wanted_.wait_for(lock, kGrowing) == std::cv_status::timeout) {
@@ -130,10 +151,12 @@ class Maker {
   bool ends_ = false;
 };
 
-void* made_ahead() {
+Maker& maker() {
   static Maker maker;
-  return maker.take();
+  return maker;
 }
+void* made_ahead() { return maker().take(); }
+void drop_made_ahead() { maker().drop(); }
 #endif
 
 struct Spare {
@@ -157,6 +180,23 @@ void* allocate_huge_chunk() {
 void free_huge_chunk(void* chunk) {
   if (spare.chunk == nullptr) spare.chunk = chunk;
   else unmap_chunk(chunk);
+}
+
+void drop_spare_chunks() {
+  if (spare.chunk != nullptr) unmap_chunk(std::exchange(spare.chunk, nullptr));
+  drop_made_ahead();
+}
+
+void* allocate_chunk(size_t bytes) {
+  if (bytes == kHugeChunkBytes) return allocate_huge_chunk();
+  void* const chunk = map_pages(bytes);
+  if (chunk == nullptr) throw std::bad_alloc();
+  return chunk;
+}
+
+void free_chunk(void* chunk, size_t bytes) {
+  if (bytes == kHugeChunkBytes) free_huge_chunk(chunk);
+  else unmap_pages(chunk, bytes);
 }
 
 }  // namespace peregrine::core

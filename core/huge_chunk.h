@@ -16,4 +16,11 @@ inline constexpr size_t kHugeChunkBytes = size_t{2} << 20;
 void* allocate_huge_chunk();  // not cleared
 void free_huge_chunk(void* chunk);
 
+// What this thread and the one that makes chunks ahead keep for the next one; it comes a little later then.
+void drop_spare_chunks();
+
+// The same, or less than that: a multiple of 4096, and aligned to it. The system's, too.
+void* allocate_chunk(size_t bytes);
+void free_chunk(void* chunk, size_t bytes);
+
 }  // namespace peregrine::core

@@ -668,9 +668,10 @@ SublistStats Sublist::stats() const {
   stats.cache_hits = matches_ - slow_matches_;
   stats.max_fanout = max_fanout_;
   if (matches_ > 0) stats.avg_fanout = static_cast<double>(fanout_) / static_cast<double>(matches_);
-  stats.memory_bytes = sizeof(*this) + literals_.memory_bytes() + remote_.memory_bytes() + slab_.memory_bytes() +
-                       crowd_bytes_ + found_.capacity() * sizeof(Entry*) + plain_.capacity() * sizeof(Subscription*) +
-                       groups_.capacity() * sizeof(QueueGroup) + merged_members_.capacity() * sizeof(Subscription*) +
+  stats.memory_bytes = sizeof(*this) + segments_.memory_bytes() + literals_.memory_bytes() + remote_.memory_bytes() +
+                       slab_.memory_bytes() + crowd_bytes_ + found_.capacity() * sizeof(Entry*) +
+                       plain_.capacity() * sizeof(Subscription*) + groups_.capacity() * sizeof(QueueGroup) +
+                       merged_members_.capacity() * sizeof(Subscription*) +
                        merged_weights_.capacity() * sizeof(ShardWeight);
   if (remote_more_ != nullptr) {
     stats.memory_bytes += sizeof(*remote_more_);

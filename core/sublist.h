@@ -289,8 +289,9 @@ class Sublist {
 
   const KeyedHash hash_;
   const uint32_t shard_;
-  SlotTable<EntrySlot> literals_;
-  RemoteTable remote_;                       // literals; of shards 0 to 15
+  SegmentSlab segments_;
+  SlotTable<EntrySlot> literals_{segments_};
+  RemoteTable remote_{segments_};            // literals; of shards 0 to 15
   std::unique_ptr<MoreRemote> remote_more_;  // of the others, while they have any
   Wild* active_ = nullptr;                   // wild_, while there are patterns
   uint64_t matches_ = 0;

@@ -10,14 +10,14 @@
 namespace peregrine::core {
 namespace {
 
-void* allocate_chunk(size_t bytes) {
+void* allocate_cells(size_t bytes) {
   if (bytes == kMaxChunkBytes) return allocate_huge_chunk();
   void* chunk = std::malloc(bytes);
   if (chunk == nullptr) throw std::bad_alloc();
   return chunk;
 }
 
-void free_chunk(void* chunk, size_t bytes) {
+void free_cells(void* chunk, size_t bytes) {
   if (bytes == kMaxChunkBytes) free_huge_chunk(chunk);
   else std::free(chunk);
 }
@@ -27,7 +27,7 @@ void free_chunk(void* chunk, size_t bytes) {
 template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 Slab<kUnit, kMaxCell, kMinChunk>::~Slab() {
   for (size_t n = 0; n < bases_.size(); ++n) {
-    if (bases_[n] != nullptr) free_chunk(bases_[n], chunks_[n].bytes);
+    if (bases_[n] != nullptr) free_cells(bases_[n], chunks_[n].bytes);
   }
   for (void* cell : large_) std::free(cell);
 }
@@ -46,7 +46,7 @@ uint32_t Slab<kUnit, kMaxCell, kMinChunk>::add_chunk(uint32_t cell_units) {
   }
   const uint32_t doublings = std::min<uint32_t>(class_chunks_[cell_units], 20);
   const size_t bytes = std::min(kMinChunk << doublings, kMaxChunkBytes);
-  bases_[index] = static_cast<char*>(allocate_chunk(bytes));
+  bases_[index] = static_cast<char*>(allocate_cells(bytes));
   bytes_ += bytes;
   // Chunk 0 gives its first unit away so that no reference is 0.
   chunks_[index] = {.bytes = static_cast<uint32_t>(bytes),
@@ -122,7 +122,7 @@ void Slab<kUnit, kMaxCell, kMinChunk>::release_slowly(Ref ref, size_t bytes) {
   if (chunk.bytes == kMinChunk && kMinChunk < kMaxChunkBytes) return;
   unlink(index);
   class_chunks_[chunk.cell_units]--;
-  free_chunk(bases_[index], chunk.bytes);
+  free_cells(bases_[index], chunk.bytes);
   bases_[index] = nullptr;
   bytes_ -= chunk.bytes;
   spare_chunks_.push_back(index);
@@ -135,6 +135,5 @@ uint64_t Slab<kUnit, kMaxCell, kMinChunk>::memory_bytes() const {
 }
 
 template class Slab<8, 512, 1024>;
-template class Slab<8192, 65536, kMaxChunkBytes>;
 
 }  // namespace peregrine::core

@@ -30,7 +30,7 @@ class Slab {
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  // Never returns 0; the cell is at least `bytes` long, 8-byte aligned (entries) or 4096 (segments), not cleared.
+  // Never returns 0; the cell is at least `bytes` long, 8-byte aligned, not cleared.
   Ref allocate(size_t bytes) {
     if (bytes <= kMaxCell) [[likely]] {
       const uint32_t index = roomy_[(bytes + kUnit - 1) / kUnit];
@@ -123,9 +123,6 @@ class Slab {
 
 // The index's entries: a header and a subject.
 using EntrySlab = Slab<8, 512, 1024>;
-// Segments of large hash tables.
-using SegmentSlab = Slab<8192, 65536, kMaxChunkBytes>;
 extern template class Slab<8, 512, 1024>;
-extern template class Slab<8192, 65536, kMaxChunkBytes>;
 
 }  // namespace peregrine::core

@@ -18,7 +18,7 @@
 #include <new>
 #include <vector>
 
-#include "core/sublist_slab.h"
+#include "core/sublist_segments.h"
 
 namespace peregrine::core {
 
@@ -26,6 +26,7 @@ template <class Slot>
 class SlotTable {
  public:
   SlotTable() = default;
+  explicit SlotTable(SegmentSlab& shared) : slab_(&shared) {}  // lives longer; its bytes are not in memory_bytes()
   ~SlotTable() { release(); }
   SlotTable(const SlotTable&) = delete;
   SlotTable& operator=(const SlotTable&) = delete;
@@ -34,7 +35,7 @@ class SlotTable {
   bool empty() const { return size_ == 0; }
   uint64_t memory_bytes() const {
     return bytes_ + directory_.capacity() * sizeof(Segment) +
-           (huge_ == nullptr ? 0 : sizeof(*huge_) + huge_->memory_bytes());
+           (own_ == nullptr ? 0 : sizeof(*own_) + own_->memory_bytes());
   }
 
   void prefetch(uint32_t tag) const {
@@ -133,7 +134,7 @@ class SlotTable {
     } else if (shrinks && capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
       // Only if it becomes smaller for it: with what huge pages round up, it might be rebuilt alike for each erase.
       const uint32_t fitting = capacity_for(segment.block->count);
-      if (capacity_of(block_bytes(fitting, segment.block->depth)) < capacity) resize(index, fitting);
+      if (capacity_of(block_bytes(fitting)) < capacity) resize(index, fitting);
     }
     return alike;
   }
@@ -211,21 +212,20 @@ class SlotTable {
   static constexpr uint32_t kMinSegmentSlots = 8;
   static constexpr uint32_t kRoomySlots = 2048;  // segments up to this are roomy
   static constexpr uint32_t kSliceSlots = 1024;  // of a slice, about
-  static constexpr size_t kHugeFrom = 16384;     // bytes of a segment
-  static constexpr uint32_t kHugeDepth = 6;      // 64 segments: some megabytes, or its chunk would be nearly empty
   static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
 
   struct Block {
     uint32_t count;
     uint32_t depth;        // how many tag bits all entries of this segment share
-    SegmentSlab::Ref ref;  // 0 = from malloc
+    SegmentSlab::Ref ref;  // 0: from malloc
     uint32_t unused;
     Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
     const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
   };
   static_assert(sizeof(Block) == 16 && alignof(Slot) <= 16);
 
-  static constexpr uint32_t kMaxSegmentSlots = static_cast<uint32_t>((65536 - sizeof(Block)) / sizeof(Slot));
+  static constexpr uint32_t kMaxSegmentSlots =
+      static_cast<uint32_t>((SegmentSlab::kMost - sizeof(Block)) / sizeof(Slot));
 
   struct Segment {
     Block* block;
@@ -251,23 +251,24 @@ class SlotTable {
     return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 4 + count / 8 + 7) & ~7u);
   }
 
-  // What a segment for `capacity` slots takes.
-  static size_t block_bytes(uint32_t capacity, uint32_t depth) {
+  // What a segment for `capacity` slots takes: small ones, and those that 2^kMaxDepth were not enough for, what it has
+  // to be; others pages of a slab.
+  static size_t block_bytes(uint32_t capacity) {
     const size_t bytes = sizeof(Block) + size_t{capacity} * sizeof(Slot);
-    return is_huge(bytes, depth) ? std::min<size_t>((bytes + 8191) & ~size_t{8191}, 65536) : bytes;
+    return capacity > kRoomySlots && bytes <= SegmentSlab::kMost
+               ? (bytes + SegmentSlab::kPage - 1) & ~(SegmentSlab::kPage - 1)
+               : bytes;
   }
-  static bool is_huge(size_t bytes, uint32_t depth) { return bytes > kHugeFrom && depth >= kHugeDepth; }
   static uint32_t capacity_of(size_t bytes) { return static_cast<uint32_t>((bytes - sizeof(Block)) / sizeof(Slot)); }
 
   Segment make_segment(uint32_t capacity, uint32_t depth) {
-    const size_t bytes = block_bytes(capacity, depth);
+    const size_t bytes = block_bytes(capacity);
     Block* block;
-    if (is_huge(bytes, depth)) {
-      // A large table: slots in huge pages.
-      if (huge_ == nullptr) huge_ = std::make_unique<SegmentSlab>();
+    if (capacity > kRoomySlots && bytes <= SegmentSlab::kMost) {
+      if (slab_ == nullptr) slab_ = (own_ = std::make_unique<SegmentSlab>()).get();
       capacity = capacity_of(bytes);
-      const SegmentSlab::Ref ref = huge_->allocate(bytes);
-      block = static_cast<Block*>(huge_->at(ref));
+      const auto [memory, ref] = slab_->allocate(bytes);
+      block = static_cast<Block*>(memory);
       std::memset(static_cast<void*>(block), 0, bytes);
       block->ref = ref;
     } else {
@@ -282,7 +283,7 @@ class SlotTable {
   void free_segment(const Segment& segment) {
     const size_t bytes = sizeof(Block) + size_t{segment.capacity} * sizeof(Slot);
     if (segment.block->ref != 0) {
-      huge_->release(segment.block->ref, bytes);
+      slab_->release(segment.block, segment.block->ref, bytes);
     } else {
       bytes_ -= bytes;
       std::free(segment.block);
@@ -364,14 +365,18 @@ class SlotTable {
     }
     std::vector<Segment>().swap(directory_);
     depth_ = 0;
-    huge_.reset();
+    if (own_ != nullptr) {
+      own_.reset();
+      slab_ = nullptr;
+    }
   }
 
   std::vector<Segment> directory_;
   uint32_t depth_ = 0;
   uint64_t size_ = 0;
-  uint64_t bytes_ = 0;  // of segments from malloc
-  std::unique_ptr<SegmentSlab> huge_;
+  uint64_t bytes_ = 0;           // of segments from malloc
+  SegmentSlab* slab_ = nullptr;  // another's, or
+  std::unique_ptr<SegmentSlab> own_;
 };
 
 }  // namespace peregrine::core

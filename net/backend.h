@@ -161,6 +161,10 @@ class Backend : public core::Lender {
   // does nothing.
   virtual void gather(int64_t /*for_ns*/) {}
 
+  // Much has been done and little is now (lull.h): gives the system back what received bytes only passed through.
+  // Called after a turn that found nothing.
+  virtual void rest() {}
+
   virtual AcceptErrors accept_errors() const { return {}; }
   virtual int64_t now_ns() const = 0;  // monotonic; virtual time in the simulation
   // How long this thread has been on its core; a simulation is never put off it.

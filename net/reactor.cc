@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/huge_chunk.h"
 #include "net/socket.h"
 #include "net/tls/clients.h"
 
@@ -33,7 +34,10 @@ bool Reactor::turn() {
   flush();
   backend_->flush();
   report_accept_errors();
-  if (busy) shard_.worked(input_.messages);
+  if (busy) {
+    shard_.worked(input_.messages);
+    lull_.worked(input_.bytes);
+  }
   return busy;
 }
 
@@ -261,6 +265,10 @@ void Reactor::run() {
       }
       continue;
     }
+    if (lull_.has_come(shard_.now_ns())) {
+      backend_->rest();
+      core::drop_spare_chunks();
+    }
     if (idle_ == config::Idle::kSpin) continue;
     if (idle_ == config::Idle::kAdaptive && spin_ns_ > 0) {
       const int64_t now = shard_.now_ns();
@@ -280,7 +288,7 @@ void Reactor::run() {
     if (!shard_.try_sleep()) continue;
     // Asked again: the wake-up that came with stop() may have been swallowed by the turn just taken. A later one ends
     // the park.
-    if (!stop_.load(std::memory_order_relaxed)) backend_->park(shard_.next_deadline_ns());
+    if (!stop_.load(std::memory_order_relaxed)) backend_->park(std::min(shard_.next_deadline_ns(), lull_.due_ns()));
     shard_.awake();
   }
 }

@@ -22,6 +22,7 @@
 #include "config/options.h"
 #include "core/shard.h"
 #include "net/backend.h"
+#include "net/lull.h"
 #include "net/pacer.h"
 #include "net/spin_judge.h"
 
@@ -106,6 +107,7 @@ class Reactor final : public core::Carrier {
   const int64_t spin_ns_;
   SpinJudge spin_{spin_ns_}, crossing_spin_{spin_ns_};
   Pacer pacer_;
+  Lull lull_;
   TurnInput input_;                          // of this turn
   const core::Session* last_fed_ = nullptr;  // in this turn
   std::function<int64_t()> wall_clock_;

@@ -279,6 +279,14 @@ void Backend::park(int64_t deadline_ns) {
   submit(false);  // hands the gathers back
 }
 
+// With deferred task work the kernel receives only while this thread is in it: what is not in the CQ by now has not
+// been written. Without, it may be writing this moment.
+void Backend::rest() {
+  if ((features_.setup_flags & IORING_SETUP_DEFER_TASKRUN) == 0) return;
+  if (io_uring_cq_ready(&ring_) > 0 || (IO_URING_READ_ONCE(*ring_.sq.kflags) & IORING_SQ_CQ_OVERFLOW) != 0) return;
+  buffers_.rest();
+}
+
 void Backend::wake() {
   if (wake_pending_.exchange(true, std::memory_order_acq_rel)) return;
   const uint64_t one = 1;

@@ -76,6 +76,7 @@ class Backend final : public net::Backend {
   void park(int64_t deadline_ns) override;
   void wake() override;
   void gather(int64_t for_ns) override;
+  void rest() override;
   AcceptErrors accept_errors() const override { return accept_errors_; }
   int64_t now_ns() const override;
   int64_t core_time_ns() const override;

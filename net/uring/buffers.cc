@@ -1,6 +1,7 @@
 #include "net/uring/buffers.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,6 +66,16 @@ bool Buffers::lend(uint16_t block) {
 void Buffers::take_back(uint16_t block) {
   if (--blocks_[block].lent == 0) --lent_;
   release(block);
+}
+
+void Buffers::rest() {
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (Block& each : blocks_) {
+    if (each.held > 0 || each.memory == nullptr) continue;
+    const auto memory = reinterpret_cast<uintptr_t>(each.memory.get());
+    const uintptr_t from = (memory + page - 1) & ~(page - 1), to = (memory + block_bytes_) & ~(page - 1);
+    if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+  }
 }
 
 void Buffers::give_if_idle(uint16_t block) {

@@ -7,7 +7,7 @@
 // is done with it and nobody holds it. Bound: when the caller keeps so many blocks that the kernel has less than a
 // quarter of the ring left (or nothing), idle or new blocks step in, up to four times the ring and as many as may be
 // lent on (kMostLentBytes); past that receiving stops until a release. Memory is touched as bytes arrive; of idle
-// blocks kIdleBytes are kept.
+// blocks kIdleBytes are kept, and all of it goes back in a lull (rest).
 #pragma once
 
 #include <liburing.h>
@@ -40,6 +40,10 @@ class Buffers {
   void take_back(uint16_t block);
   // After filled() without hold(): nobody wants the bytes.
   void drop(uint16_t block) { give_if_idle(block); }
+
+  // Of everything that nobody holds, the kernel's blocks included, the pages go back to the system. Only while the
+  // kernel writes nothing and all that it wrote has been filled() in.
+  void rest();
 
   bool empty() const { return given_ == 0; }  // the kernel has nothing to receive into
 

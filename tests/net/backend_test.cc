@@ -1,11 +1,15 @@
 // The contract of net/backend.h, held against every kernel backend this machine has, fallbacks included.
 
 #include <arpa/inet.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <deque>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "net/backend_choice.h"
@@ -601,6 +605,66 @@ TEST_P(BackendTest, LentBuffersStayIntact) {
   ASSERT_TRUE(server->run_until([&, id = id] { return !server->conn(id).open; }));
   while (!lent.empty()) give_back();
   EXPECT_GT(refused, 0u);
+}
+
+// Memory goes back in between; what is lent or still in the kernel does not go with it.
+TEST_P(BackendTest, RestLosesNothing) {
+  auto [peer, id] = connected();
+  std::vector<std::pair<Event, std::string>> lent;
+  std::set<uintptr_t> pages;
+  server->on_event = [&](const Event& event) {
+    if (event.kind != Event::Kind::kData) return;
+    if (lent.empty() && (*server)->lend(event.buffer)) lent.push_back({event, std::string(event.data, event.size)});
+  };
+  std::string all;
+  std::mt19937 random(11);
+  for (size_t n = 0; n < 300; ++n) {
+    const std::string text(1 + random() % 20000, static_cast<char>('a' + n % 26));
+    for (size_t at = 0; at < text.size();) {
+      const size_t wrote = write_some(peer.get(), std::string_view(text).substr(at));
+      all.append(text, at, wrote);
+      at += wrote;
+      if (n % 3 == 0) (*server)->rest();
+      ASSERT_TRUE(server->run_until([&, id = id] { return server->conn(id).received >= all.size(); })) << n;
+    }
+    if (n % 5 == 0) (*server)->rest();
+    if (n % 7 != 0 || lent.empty()) continue;
+    const auto& [event, bytes] = lent.front();
+    ASSERT_EQ(std::string_view(event.data, event.size), bytes);
+    (*server)->take_back(event.buffer);
+    lent.clear();
+  }
+  EXPECT_EQ(server->conn(id).bytes, all);
+  if (!lent.empty()) (*server)->take_back(lent.front().first.buffer);
+
+  const std::vector<std::string>& notes = (*server)->report().notes;
+  const bool deferred = std::none_of(notes.begin(), notes.end(),
+                                     [](const std::string& note) { return note.find("deferred") != note.npos; });
+  if (std::string_view(GetParam().name) != "uring" || !deferred) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto resident = [&] {
+    size_t count = 0;
+    for (const uintptr_t each : pages) {
+      unsigned char state = 0;
+      EXPECT_EQ(mincore(reinterpret_cast<void*>(each), page, &state), 0);
+      count += state & 1;
+    }
+    return count;
+  };
+  server->on_event = [&](const Event& event) {
+    if (event.kind != Event::Kind::kData) return;
+    const auto from = reinterpret_cast<uintptr_t>(event.data);
+    for (uintptr_t each = (from + page - 1) & ~(page - 1); each + page <= from + event.size; each += page)
+      pages.insert(each);
+  };
+  while (pages.size() < 16) {
+    const size_t wrote = write_some(peer.get(), std::string(128 * 1024, 'z'));
+    const uint64_t received = server->conn(id).received + wrote;
+    ASSERT_TRUE(server->run_until([&, id = id] { return server->conn(id).received >= received; }));
+  }
+  EXPECT_EQ(resident(), pages.size());
+  (*server)->rest();
+  EXPECT_EQ(resident(), 0u);
 }
 
 TEST_P(BackendTest, OutOfDescriptorsAcceptsLaterAndServesTheOthers) {
