@@ -43,7 +43,7 @@ uint32_t SegmentSlab::add_chunk() {
   uint32_t index = 0;
   while (index < chunks_.size() && chunks_[index].base != nullptr) ++index;
   if (index == chunks_.size()) chunks_.emplace_back();
-  const size_t bytes = std::clamp<size_t>(std::bit_floor(bytes_), kSmallest, kHugeChunkBytes);
+  const size_t bytes = std::clamp<size_t>(std::bit_floor(bytes_ / 2), kSmallest, kHugeChunkBytes);
   const auto pages = static_cast<uint32_t>(bytes / kPage);
   chunks_[index] = {.base = static_cast<char*>(allocate_chunk(bytes)), .pages = pages, .free = pages, .longest = pages};
   bytes_ += bytes;
