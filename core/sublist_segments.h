@@ -3,8 +3,9 @@
 // All segments of a table grow at about the same time. So what one size takes has to serve the next one: a segment goes
 // wherever enough pages lie side by side, in the chunk with the fewest left, and what is emptied goes back to the
 // system. (Chunks for one size each cost 6 bytes more for each of 500 000 slots.) The first chunks are small, each one
-// at most half as large as all before it, so that what is begun and not used stays small beside what is; up to 2 MiB, which
-// are huge pages where the system grants them (huge_chunk.h). Several tables of one owner may share it. One thread.
+// at most half as large as all before it, so that what is begun and not used stays small beside what is; up to 2 MiB,
+// which are huge pages where the system grants them (huge_chunk.h). Several tables of one owner may share it. One
+// thread.
 #pragma once
 
 #include <array>
