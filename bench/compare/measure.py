@@ -21,6 +21,10 @@ from .topology import Deployment
 
 OVERHEAD_S = 0.4  # starting a server, connecting, draining, stopping
 
+# A run from which the hypervisor took more than this share of the CPU time that was wanted says nothing about anybody: each
+# wake-up waits for a core that is not there. It is taken again so often, and all such runs take so much of the planned time.
+STOLEN, RETAKES, RETAKES_SHARE = 0.1, 2, 0.2
+
 
 @dataclass
 class Setup:
@@ -222,6 +226,16 @@ def run_once(setup: Setup, scenario: Scenario, contender: Contender) -> dict[str
     return result
 
 
+def stolen_share(result: dict[str, Any]) -> float:
+    """What the hypervisor took in the measured window, of all that it was asked for."""
+    window = result.get("window", {})
+    stolen = window.get("steal_share", 0.0)  # as the others, in cores
+    if stolen < 0.1:  # a few ticks; beside a server that only holds memory they would be much
+        return 0.0
+    ran = sum(window.get(f"{who}_cpu_share", 0.0) for who in ("server", "generator", "others"))
+    return stolen / (stolen + ran)
+
+
 def takes_part(contender: Contender, scenario: Scenario) -> bool:
     if contender.remote and (scenario.topology or scenario.cores or scenario.config):
         return False  # that takes another server than the one that runs there
@@ -242,6 +256,28 @@ def run_safely(setup: Setup, scenario: Scenario, contender: Contender) -> dict[s
         return {"ok": False, "error": f"{type(e).__name__}: {e}"}
 
 
+class Retakes:
+    """Runs that were stolen are taken again, whoever's they are and whatever they say; the least stolen one stays."""
+
+    def __init__(self, budget_s: float) -> None:
+        self._left_s = budget_s
+
+    def run(self, take: Callable[[], dict[str, Any]], note: Callable[[str], None]) -> dict[str, Any]:
+        began = time.monotonic()
+        best = take()
+        took = time.monotonic() - began
+        before: list[float] = []  # of those that did not stay
+        while best.get("ok") and (share := stolen_share(best)) > STOLEN and len(before) < RETAKES and took <= self._left_s:
+            note(f"{share:.0%} of the CPU time was stolen: taken again")
+            self._left_s -= took
+            again = take()
+            if not again.get("ok"):
+                return again
+            before.append(max(share, stolen_share(again)))
+            best = min(best, again, key=stolen_share)
+        return best | {"stolen_before": before} if before else best
+
+
 def run_all(
     setup: Setup, scenarios: list[Scenario], contenders: list[Contender], after_row: Callable[[list[Row]], None]
 ) -> tuple[list[Row], bool]:
@@ -249,6 +285,7 @@ def run_all(
     rows: list[Row] = []
     plan = plan_of(scenarios, contenders)
     progress = Progress(setup, plan)
+    retakes = Retakes(RETAKES_SHARE * total_s(setup, plan))
     stopped = False
     try:
         for scenario, who in plan:
@@ -261,7 +298,10 @@ def run_all(
                     if cell.late:  # once is enough
                         progress.took(0.0)
                         continue
-                    result = run_safely(setup, scenario, contender)
+                    result = retakes.run(
+                        lambda: run_safely(setup, scenario, contender),
+                        lambda text: progress.note(f"  {scenario.name}, {contender.name}: {text}"),
+                    )
                     cell.late = result.get("late", False)
                     if result.get("ok"):
                         cell.results.append(result)
@@ -300,6 +340,7 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
     ]
     if steals and statistics.mean(steals) > 0.02:
         out.append(f"{statistics.mean(steals):.1%} of the CPU time was stolen by the hypervisor")
+    robbed: list[str] = []
     restless: list[str] = []
     slow: list[str] = []
     late: list[str] = []
@@ -309,6 +350,8 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
             if metric.key == "cpu" and cell.spread(metric) > 0.35:
                 restless.append(f"{row.scenario.name} ({name} {cell.spread(metric):.0%})")
             result = cell.middle_result(metric)
+            if result and (share := stolen_share(result)) > STOLEN:
+                robbed.append(f"{row.scenario.name} ({name} {share:.0%})")
             if result and "lateness" in result:
                 share = result["lateness"]["p50"] / max(result["latency"]["p50"], 0.001)
                 late += [f"{row.scenario.name} ({name} {share:.0%})"] if share > 0.25 else []
@@ -321,6 +364,11 @@ def warnings_of(rows: list[Row], idle_load: float) -> list[str]:
                 slow.append(f"{row.scenario.name} ({name}, which may be able to do more)")
             elif window["server_cpu_share"] < 0.8:
                 slow.append(f"{row.scenario.name} ({name} {window['server_cpu_share']:.0%})")
+    if robbed:
+        out.append(
+            "the hypervisor took cores away while these were measured (how much of the CPU time wanted), and they say nothing "
+            "about the contender: " + ", ".join(robbed)
+        )
     if slow:
         out.append(
             "the generator was the bottleneck (messages per second say nothing about the server there, CPU per message "

@@ -152,6 +152,23 @@ class Warnings(unittest.TestCase):
         slower = [{**result(10.0), "pace_ns": 5e6}]
         self.warn([row("1to1-16", ours=stolen, reference=slower)], "neighbours")
 
+    def test_cells_that_were_stolen_are_named(self):
+        quiet = result(10.0)
+        robbed = result(300.0, steal_share=1.04)
+        text = self.warn([row("1to1-16", ours=[robbed], reference=[quiet])], "took cores away")
+        self.assertIn("1to1-16 (peregrine uring 43%)", text)
+        self.assertNotIn("nats-server", text)
+        # Neither one in three, which is not what stands there, nor a few ticks.
+        self.assertEqual(measure.warnings_of([row("1to1-16", reference=[result(10.0, steal_share=0.12)])], 0.0), [])
+        rows = [row("1to1-16", ours=[quiet, result(11.0, steal_share=1.0), quiet])]
+        self.assertEqual(measure.warnings_of(rows, 0.0), [])
+
+    def test_what_is_stolen_is_a_share_of_what_was_wanted(self):
+        self.assertEqual(measure.stolen_share(result(steal_share=0.6, others_cpu_share=0.4)), 0.6 / 2.4)
+        self.assertEqual(measure.stolen_share({"ok": False}), 0.0)
+        idle = result(steal_share=0.04, server_cpu_share=0.0, generator_cpu_share=0.01)
+        self.assertEqual(measure.stolen_share(idle), 0.0)
+
     def test_a_generator_that_is_the_bottleneck(self):
         busy = result(10.0, generator_cpu_share=0.99, server_cpu_share=0.4)
         self.assertIn("(peregrine uring 40%)", self.warn([row("1to1-16", ours=[busy])], "the generator was the bottleneck"))
@@ -255,6 +272,29 @@ class Running(unittest.TestCase):
         rows, _, _ = self.run_all(answer)
         self.assertEqual(rows[0].cells[OURS.name].errors, ["gave up after 10 s (--max-time)"])
         self.assertEqual(len(rows[0].cells[REFERENCE.name].results), 2)
+
+    def answers(self, *steals, budget_s=1e9):
+        """What stays of runs with such a share stolen, and how many were taken."""
+        runs, taken, notes = [result(100.0 + n, steal_share=s) for n, s in enumerate(steals)], [], []
+        kept = measure.Retakes(budget_s).run(lambda: taken.append(runs[len(taken)]) or taken[-1], notes.append)
+        self.assertEqual(len(notes), len(taken) - 1)
+        return kept, len(taken)
+
+    def test_a_stolen_run_is_taken_again(self):
+        kept, taken = self.answers(1.0, 0.0, 0.0)
+        self.assertEqual((taken, kept["window"]["steal_share"]), (2, 0.0))
+        self.assertEqual(len(kept["stolen_before"]), 1)
+        self.assertEqual(self.answers(0.12, 0.0), (result(100.0, steal_share=0.12), 1))
+
+    def test_the_least_stolen_run_stays_and_there_is_an_end(self):
+        kept, taken = self.answers(1.0, 0.5, 0.8, 0.0)
+        self.assertEqual((taken, kept["window"]["steal_share"]), (3, 0.5))
+        self.assertEqual(self.answers(1.0, 0.0, budget_s=-1.0), (result(100.0, steal_share=1.0), 1))
+
+    def test_a_run_that_fails_when_taken_again_has_failed(self):
+        runs = [result(100.0, steal_share=1.0), {"ok": False, "error": "lost one"}]
+        kept = measure.Retakes(1e9).run(lambda: runs.pop(0), lambda _: None)
+        self.assertEqual(kept["error"], "lost one")
 
     def test_stopped_by_hand(self):
         answers = iter([result(1.0), result(2.0), result(3.0), KeyboardInterrupt()])
