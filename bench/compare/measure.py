@@ -22,8 +22,9 @@ from .topology import Deployment
 OVERHEAD_S = 0.4  # starting a server, connecting, draining, stopping
 
 # A run from which the hypervisor took more than this share of the CPU time that was wanted says nothing about anybody: each
-# wake-up waits for a core that is not there. It is taken again so often, and all such runs take so much of the planned time.
-STOLEN, RETAKES, RETAKES_SHARE = 0.1, 2, 0.2
+# wake-up waits for a core that is not there. It is taken again so often, and all such runs take so much of the planned time,
+# or so many seconds where little is planned.
+STOLEN, RETAKES, RETAKES_SHARE, RETAKES_S = 0.1, 2, 0.2, 30.0
 
 
 @dataclass
@@ -285,7 +286,7 @@ def run_all(
     rows: list[Row] = []
     plan = plan_of(scenarios, contenders)
     progress = Progress(setup, plan)
-    retakes = Retakes(RETAKES_SHARE * total_s(setup, plan))
+    retakes = Retakes(max(RETAKES_S, RETAKES_SHARE * total_s(setup, plan)))
     stopped = False
     try:
         for scenario, who in plan:

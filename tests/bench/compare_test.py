@@ -291,6 +291,13 @@ class Running(unittest.TestCase):
         self.assertEqual((taken, kept["window"]["steal_share"]), (3, 0.5))
         self.assertEqual(self.answers(1.0, 0.0, budget_s=-1.0), (result(100.0, steal_share=1.0), 1))
 
+    def test_what_stays_is_what_the_row_shows(self):
+        stolen = [0.0, 1.0, 0.0, 0.0, 0.0]  # of OURS, REFERENCE, REFERENCE again, OURS, REFERENCE
+        rows, _, done = self.run_all(lambda *_: result(10.0, steal_share=stolen.pop(0) if stolen else 0.0))
+        self.assertEqual(stolen, [])
+        self.assertEqual([len(c.results) for c in rows[0].cells.values()], [2, 2])
+        self.assertEqual([w for w in measure.warnings_of(rows, 0.0) if "took cores" in w], [])
+
     def test_a_run_that_fails_when_taken_again_has_failed(self):
         runs = [result(100.0, steal_share=1.0), {"ok": False, "error": "lost one"}]
         kept = measure.Retakes(1e9).run(lambda: runs.pop(0), lambda _: None)
