@@ -1,8 +1,9 @@
 // Open-addressing hash index in segments: no insert ever rehashes more than one segment (64 KiB, tens of microseconds),
 // so ten million entries grow without a stall. Extendible hashing: the upper bits of a tag pick a segment through a
 // directory; a full segment is rebuilt an eighth larger, and at 64 KiB split in two. Load stays between 0.3 and 0.8,
-// and while a table only grows above 0.7. Small tables are roomier and at most half full: their memory is nothing, and
-// taking something out of a full one means looking at all of its neighbours.
+// and while a table only grows above 0.7. Small tables are roomier, at most half full, of 512 to 4096 slots at most
+// to 5/16: their memory is nothing, taking something out of a full one means looking at all of its neighbours, and each
+// neighbour is a branch that nobody can predict. In a roomy one it is the first slot nearly always.
 //
 // Slot is a trivially copyable struct with `uint32_t tag() const` (32 well-mixed hash bits: placement never looks
 // behind a slot at the entry itself) and `bool empty() const`, empty when all bytes are zero. Equal tags are allowed;
@@ -78,10 +79,10 @@ class SlotTable {
   // With nothing inserted or erased since find() said so.
   void insert_at(Slot* vacancy, Slot slot) {
     if (vacancy != nullptr) [[likely]] {
-      const Segment& segment = directory_[segment_of(slot.tag())];
-      if (segment.block->count + 1 <= max_count(segment.capacity)) [[likely]] {
+      Block& block = *directory_[segment_of(slot.tag())].block;
+      if (block.count < block.most) [[likely]] {
         *vacancy = slot;
-        segment.block->count++;
+        block.count++;
         size_++;
         return;
       }
@@ -92,7 +93,7 @@ class SlotTable {
   void insert(Slot slot) {
     if (directory_.empty()) directory_.push_back(make_segment(kMinSegmentSlots, 0));
     uint32_t index = segment_of(slot.tag());
-    while (directory_[index].block->count + 1 > max_count(directory_[index].capacity)) {
+    while (directory_[index].block->count >= directory_[index].block->most) {
       grow(index);
       index = segment_of(slot.tag());
     }
@@ -105,37 +106,18 @@ class SlotTable {
   // table is emptied in the order of its slots: those left would stand ever closer together in ever smaller segments,
   // and looking for room among them takes a hundred times as long. Returns whether a slot with the same tag came behind
   // it.
-  bool erase(Slot* slot, bool shrinks = true) {
+  [[gnu::always_inline]] bool erase(Slot* slot, bool shrinks = true) {
     const uint32_t tag = slot->tag();
-    const uint32_t index = segment_of(tag);
-    const Segment segment = directory_[index];
-    Slot* const slots = segment.block->slots();
-    const uint32_t capacity = segment.capacity;
+    const Segment& segment = directory_[segment_of(tag)];
+    Block* const block = segment.block;
+    Slot* const slots = block->slots();
+    const Slot* const behind = slot + 1 == slots + segment.capacity ? slots : slot + 1;
     bool alike = false;
-    uint32_t hole = static_cast<uint32_t>(slot - slots);
-    // Backward shift: whatever was pushed past the hole moves into it, so there are no tombstones.
-    uint32_t distance = 1;  // from the hole
-    for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity), ++distance) {
-      alike |= slots[at].tag() == tag;
-      const uint32_t wanted = home(slots[at].tag(), capacity);
-      const uint32_t travelled = at >= wanted ? at - wanted : at + capacity - wanted;
-      if (travelled >= distance) {
-        slots[hole] = slots[at];
-        hole = at;
-        distance = 0;
-      }
-    }
-    std::memset(static_cast<void*>(&slots[hole]), 0, sizeof(Slot));
-    segment.block->count--;
+    if (!behind->empty()) alike = close_gap(segment, slot);
+    std::memset(static_cast<void*>(slot), 0, sizeof(Slot));
     size_--;
-    if (size_ == 0) {
-      // The smallest segment stays: a lone inbox that comes and goes would allocate every time.
-      if (depth_ != 0 || capacity != kMinSegmentSlots) release();
-    } else if (shrinks && capacity > kMinSegmentSlots && segment.block->count < min_count(capacity)) {
-      // Only if it becomes smaller for it: with what huge pages round up, it might be rebuilt alike for each erase.
-      const uint32_t fitting = capacity_for(segment.block->count);
-      if (capacity_of(block_bytes(fitting)) < capacity) resize(index, fitting);
-    }
+    if (--block->count < block->least) [[unlikely]]
+      have_less(segment_of(tag), shrinks);
     return alike;
   }
 
@@ -209,23 +191,26 @@ class SlotTable {
   }
 
  private:
-  static constexpr uint32_t kMinSegmentSlots = 8;
-  static constexpr uint32_t kRoomySlots = 2048;  // segments up to this are roomy
-  static constexpr uint32_t kSliceSlots = 1024;  // of a slice, about
-  static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
-
-  struct Block {
+  struct alignas(8) Block {
     uint32_t count;
+    uint32_t most;         // when it has so many, it grows
+    uint32_t least;        // with fewer it shrinks, or goes
     uint32_t depth;        // how many tag bits all entries of this segment share
     SegmentSlab::Ref ref;  // 0: from malloc
-    uint32_t unused;
     Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }
     const Slot* slots() const { return reinterpret_cast<const Slot*>(this + 1); }
   };
-  static_assert(sizeof(Block) == 16 && alignof(Slot) <= 16);
+  static_assert(sizeof(Block) == 24 && alignof(Slot) <= 8);
 
+  static constexpr uint32_t kMinSegmentSlots = 8;
   static constexpr uint32_t kMaxSegmentSlots =
       static_cast<uint32_t>((SegmentSlab::kMost - sizeof(Block)) / sizeof(Slot));
+  // Segments up to the first of these are at most half full; up to the second, if slots are small, at most to 5/16.
+  static constexpr uint32_t kHalfFullSlots = sizeof(Slot) <= 8 ? 256 : 2048;
+  static constexpr uint32_t kRoomySlots =
+      sizeof(Slot) <= 8 ? std::min(4096u, kMaxSegmentSlots / 2 & ~7u) : kHalfFullSlots;
+  static constexpr uint32_t kSliceSlots = 1024;  // of a slice, about
+  static constexpr uint32_t kMaxDepth = 20;  // beyond this segments just grow: 2^20 of them hold six billion entries
 
   struct Segment {
     Block* block;
@@ -239,16 +224,20 @@ class SlotTable {
     return static_cast<uint32_t>((uint64_t{tag * 0x9E3779B1u} * capacity) >> 32);
   }
   static uint32_t max_count(uint32_t capacity) {
-    return capacity <= kRoomySlots ? capacity / 2 : capacity - capacity / 5;
+    if (capacity <= kHalfFullSlots) return capacity / 2;
+    return capacity <= kRoomySlots ? capacity / 16 * 5 : capacity - capacity / 5;
   }
   static uint32_t min_count(uint32_t capacity) {
-    return capacity <= kRoomySlots ? capacity / 8 : capacity / 4 + capacity / 20;
+    if (capacity <= kRoomySlots) return capacity / (capacity <= kHalfFullSlots ? 8 : 13);
+    return capacity / 4 + capacity / 20;
   }
-  // Load 0.72, of roomy ones 0.33; away from both bounds, or a few inserts and erases would rebuild a segment each.
+  // Load 0.72, of small ones 0.33, between them 0.2; away from both bounds, or a few inserts and erases would rebuild a
+  // segment each.
   static uint32_t capacity_for(uint32_t count) {
-    if (count <= kRoomySlots / 2 - kRoomySlots / 16)
-      return std::clamp<uint32_t>((3 * count + 7) & ~7u, kMinSegmentSlots, kRoomySlots);
-    return std::max<uint32_t>(kRoomySlots + kRoomySlots / 4, (count + count / 4 + count / 8 + 7) & ~7u);
+    if (count <= kHalfFullSlots / 2 - kHalfFullSlots / 16)
+      return std::clamp<uint32_t>((3 * count + 7) & ~7u, kMinSegmentSlots, kHalfFullSlots);
+    if (count <= kRoomySlots / 4) return std::min<uint32_t>((5 * count + 7) & ~7u, kRoomySlots);
+    return std::max<uint32_t>(kRoomySlots + kRoomySlots / 8, (count + count / 4 + count / 8 + 7) & ~7u);
   }
 
   // What a segment for `capacity` slots takes: small ones, and those that 2^kMaxDepth were not enough for, what it has
@@ -277,6 +266,9 @@ class SlotTable {
       bytes_ += bytes;
     }
     block->depth = depth;
+    block->most = max_count(capacity);
+    // Of the smallest there is nothing to give back, unless it is one of several.
+    block->least = capacity == kMinSegmentSlots && depth == 0 ? 0 : std::max(min_count(capacity), 1u);
     return {block, capacity};
   }
 
@@ -295,6 +287,42 @@ class SlotTable {
     uint32_t at = home(slot.tag(), segment.capacity);
     while (!slots[at].empty()) at = next(at, segment.capacity);
     slots[at] = slot;
+  }
+
+  // Backward shift: whatever was pushed past `hole` moves into it, so there are no tombstones. Then the hole is where
+  // the last of them was. Whether one of those behind it has the same tag.
+  [[gnu::noinline]] static bool close_gap(const Segment& segment, Slot*& emptied) {
+    Slot* const slots = segment.block->slots();
+    const uint32_t capacity = segment.capacity;
+    const uint32_t tag = emptied->tag();
+    bool alike = false;
+    uint32_t hole = static_cast<uint32_t>(emptied - slots);
+    uint32_t distance = 1;  // from the hole
+    for (uint32_t at = next(hole, capacity); !slots[at].empty(); at = next(at, capacity), ++distance) {
+      alike |= slots[at].tag() == tag;
+      const uint32_t wanted = home(slots[at].tag(), capacity);
+      const uint32_t travelled = at >= wanted ? at - wanted : at + capacity - wanted;
+      if (travelled >= distance) {
+        slots[hole] = slots[at];
+        hole = at;
+        distance = 0;
+      }
+    }
+    emptied = slots + hole;
+    return alike;
+  }
+
+  // One less is in the segment, which has few now.
+  [[gnu::noinline]] void have_less(uint32_t index, bool shrinks) {
+    const Segment segment = directory_[index];
+    if (size_ == 0) {
+      // Only the smallest segment would stay: a lone inbox that comes and goes would allocate every time.
+      release();
+    } else if (shrinks && segment.capacity > kMinSegmentSlots && segment.block->count < min_count(segment.capacity)) {
+      // Only if it becomes smaller for it: with what huge pages round up, it might be rebuilt alike for each erase.
+      const uint32_t fitting = capacity_for(segment.block->count);
+      if (capacity_of(block_bytes(fitting)) < segment.capacity) resize(index, fitting);
+    }
   }
 
   void grow(uint32_t index) {
