@@ -61,7 +61,8 @@ template <size_t kUnit, size_t kMaxCell, size_t kMinChunk>
 typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>::allocate_new(size_t bytes) {
   if (bytes <= kMaxCell) [[likely]] {
     const auto cell_units = static_cast<uint32_t>((bytes + kUnit - 1) / kUnit);
-    uint32_t index = roomy_[cell_units];
+    uint32_t index;
+    while ((index = roomy_[cell_units]) != kNone && !has_room(chunks_[index])) unlink(index);
     if (index == kNone) index = add_chunk(cell_units);
     if (index != kNone) {
       Chunk& chunk = chunks_[index];
@@ -73,7 +74,6 @@ typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>:
         chunk.used_units += cell_units;
       }
       chunk.live++;
-      if (!has_room(chunk)) unlink(index);
       return (index << kUnitBits) | unit;
     }
     // All 16 GiB of small cells are taken: what follows is slower, not wrong.
@@ -111,11 +111,10 @@ void Slab<kUnit, kMaxCell, kMinChunk>::release_slowly(Ref ref, size_t bytes) {
   const uint32_t unit = ref & kUnitMask;
   Chunk& chunk = chunks_[index];
   assert(chunk.live > 0);
-  const bool had_room = has_room(chunk);
   std::memcpy(bases_[index] + size_t{unit} * kUnit, &chunk.free_unit, sizeof(uint32_t));
   chunk.free_unit = unit;
   chunk.live--;
-  if (!had_room) link(index);
+  if (!chunk.listed) link(index);
   if (chunk.live > 0) return;
   // One empty chunk of a class is kept while it is the only one with room, or a lone subscription that comes and goes
   // would allocate every time; it is small unless the class was large.

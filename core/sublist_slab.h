@@ -40,7 +40,6 @@ class Slab {
         if (unit != kNone) {
           std::memcpy(&chunk.free_unit, bases_[index] + size_t{unit} * kUnit, sizeof(uint32_t));
           chunk.live++;
-          if (!has_room(chunk)) unlink(index);
           return (index << kUnitBits) | unit;
         }
       }
@@ -54,7 +53,8 @@ class Slab {
       Chunk& chunk = chunks_[index];
       // Not the last cell that goes.
       if (chunk.live > 1) [[likely]] {
-        if (!has_room(chunk)) link(index);
+        if (!chunk.listed) [[unlikely]]
+          link(index);
         std::memcpy(bases_[index] + size_t{unit} * kUnit, &chunk.free_unit, sizeof(uint32_t));
         chunk.free_unit = unit;
         chunk.live--;
@@ -84,9 +84,10 @@ class Slab {
     uint32_t used_units = 0;  // cells are cut from the front first
     uint32_t live = 0;
     uint32_t free_unit = kNone;  // freed cells, linked through their first word
-    uint32_t next = kNone;       // list of this class's chunks with room
+    uint32_t next = kNone;       // list of this class's chunks with room; a full one leaves it when that is noticed
     uint32_t previous = kNone;
     uint16_t cell_units = 0;
+    bool listed = false;
   };
 
   Ref allocate_new(size_t bytes);
@@ -94,6 +95,7 @@ class Slab {
   uint32_t add_chunk(uint32_t cell_units);
   void link(uint32_t index) {
     Chunk& chunk = chunks_[index];
+    chunk.listed = true;
     uint32_t& head = roomy_[chunk.cell_units];
     chunk.previous = kNone;
     chunk.next = head;
@@ -102,6 +104,7 @@ class Slab {
   }
   void unlink(uint32_t index) {
     Chunk& chunk = chunks_[index];
+    chunk.listed = false;
     if (chunk.previous != kNone) chunks_[chunk.previous].next = chunk.next;
     else roomy_[chunk.cell_units] = chunk.next;
     if (chunk.next != kNone) chunks_[chunk.next].previous = chunk.previous;
