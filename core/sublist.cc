@@ -428,17 +428,10 @@ void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interest
   erase_entry_if_empty(entry, 0);
 }
 
-void Sublist::set_remote_literal(uint32_t shard, uint64_t hash, bool interested) {
-  assert(shard < kMaxShards && shard != shard_);
-  constexpr uint32_t kEach = RemoteSlot::kShards;
-  if (shard >= kEach && remote_more_ == nullptr) {
-    if (!interested) return;
-    remote_more_ = std::make_unique<MoreRemote>();
-  }
-  RemoteTable& table = shard < kEach ? remote_ : (*remote_more_)[shard / kEach - 1];
-  const auto bit = static_cast<uint16_t>(1u << (shard % kEach));
+[[gnu::always_inline]] inline void Sublist::set_remote_literal(RemoteTable& table, uint16_t bit, uint64_t hash,
+                                                               bool interested) {
   RemoteSlot* vacancy;
-  RemoteSlot* slot = table.find(
+  RemoteSlot* const slot = table.find(
       tag_of(hash), [&](const RemoteSlot& each) { return each.is(hash); }, vacancy);
   // First of all: the bit may be set for another subject of the same 48 bits, and this one's cached match lack it.
   if (active_ != nullptr) active_->cache.erase(hash);
@@ -446,19 +439,30 @@ void Sublist::set_remote_literal(uint32_t shard, uint64_t hash, bool interested)
   if (slot == nullptr) table.insert_at(vacancy, {tag_of(hash), RemoteSlot::next_of(hash), bit});
   else if (slot->shards == bit) table.erase(slot);
   else slot->shards ^= bit;
-  if (shard >= kEach && std::ranges::all_of(*remote_more_, [](const RemoteTable& each) { return each.empty(); }))
-    remote_more_.reset();
+}
+
+void Sublist::set_remote_literal(uint32_t shard, uint64_t hash, bool interested) {
+  set_remote_literals(shard, {&hash, 1}, interested, 0);
 }
 
 void Sublist::set_remote_literals(uint32_t shard, std::span<const uint64_t> hashes, uint64_t interested,
                                   uint64_t left_out) {
+  assert(shard < kMaxShards && shard != shard_ && hashes.size() <= 64);
+  constexpr uint32_t kEach = RemoteSlot::kShards;
+  if (shard >= kEach && remote_more_ == nullptr) remote_more_ = std::make_unique<MoreRemote>();
+  RemoteTable& table = shard < kEach ? remote_ : (*remote_more_)[shard / kEach - 1];
+  const auto bit = static_cast<uint16_t>(1u << (shard % kEach));
   // A large table is not in the caches: all slots are fetched at once, not one after the other.
-  if (remote_.size() > kLarge) {
-    for (const uint64_t hash : hashes) remote_.prefetch(tag_of(hash));
+  if (table.size() > kLarge) {
+    for (const uint64_t hash : hashes) table.prefetch(tag_of(hash));
   }
-  for (size_t n = 0; n < hashes.size(); ++n) {
-    if ((left_out >> n & 1) == 0) set_remote_literal(shard, hashes[n], (interested >> n & 1) != 0);
+  for (const uint64_t hash : hashes) {
+    if ((left_out & 1) == 0) set_remote_literal(table, bit, hash, (interested & 1) != 0);
+    left_out >>= 1;
+    interested >>= 1;
   }
+  if (shard >= kEach && std::ranges::all_of(*remote_more_, [](const RemoteTable& each) { return each.empty(); }))
+    remote_more_.reset();
 }
 
 ShardSet Sublist::more_remote_shards(uint64_t hash) const {

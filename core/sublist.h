@@ -243,6 +243,7 @@ class Sublist {
     return shards;
   }
   ShardSet more_remote_shards(uint64_t hash) const;
+  void set_remote_literal(RemoteTable& table, uint16_t bit, uint64_t hash, bool interested);
   Entry* find_entry(std::string_view subject) const;
   EntrySlab::Ref find_or_create_literal(std::string_view subject, uint64_t hash);
   EntrySlab::Ref find_or_create_pattern(std::string_view subject);
