@@ -6,7 +6,7 @@
 // visible at once, before any delivery or byte of the same turn (shard.h), so nobody ever sees the state in between.
 // Texts and queues have records of their own and close this one first.
 //
-// Taking back must be exact although other shards cannot tell hashes apart that agree but for their last 16 bits
+// Taking back must be exact although other shards cannot tell hashes apart whose upper 32 bits are alike
 // (sublist.h), and although subjects may share all of a hash. `h off` takes back `h on`, or the other way round, only
 // if nothing about any such hash was said in between, "still wanted" included. Then it is right: `h off` is said only
 // when nobody wants any of them any longer, so if somebody else did when `h on` was said, his going would lie between;
@@ -87,7 +87,7 @@ class LiteralBatch {
   }
 
   char* hash_at(uint32_t at) const { return to_ + sizeof(record_) + at * sizeof(uint64_t); }
-  static size_t place_of(uint64_t hash) { return (hash >> 16) % LiteralInterestRecord::kMost; }
+  static size_t place_of(uint64_t hash) { return (hash >> 32) % LiteralInterestRecord::kMost; }
 
   // Whether the latest change of this hash and its like, as far as it is easily found, makes this one needless: it was
   // the opposite, and neither has happened; or it was the same.
@@ -112,7 +112,7 @@ class LiteralBatch {
   uint32_t most_ = 0;   // hashes it may hold; 0 while none is open
   uint32_t records_ = 0, bytes_ = 0;
   LiteralInterestRecord record_;
-  // By the upper 48 bits of a hash: where the latest change of its like may be.
+  // By the upper 32 bits of a hash: where the latest change of its like may be.
   std::array<uint8_t, LiteralInterestRecord::kMost> last_{};
 };
 

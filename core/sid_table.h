@@ -124,7 +124,7 @@ class SidTable {
       }
       return n;
     }
-    std::array<const Slot*, kTogether> slots;
+    std::array<const Slot*, kTogether> slots{};
     for (const size_t slots_found = table_.some(any_from_, slots.data(), most); n < slots_found; ++n)
       found[n] = pool.at(slots[n]->ref);
     return n;

@@ -61,8 +61,8 @@ Sublist::Sublist(HashKey key, uint32_t shard, uint32_t account) : hash_(key.k0, 
 Sublist::~Sublist() {
   for_each_entry([](const Entry& entry) {
     if (!entry.crowded) return;
-    for (Group* group : entry.crowd->groups) group->~Group();
-    delete entry.crowd;
+    for (Group* group : entry.crowd()->groups) group->~Group();
+    delete entry.crowd();
   });
 }
 
@@ -87,12 +87,9 @@ Entry* Sublist::entry_to_change(std::string_view subject) {
   return entry;
 }
 
-[[gnu::always_inline]] inline EntrySlab::Ref Sublist::make_literal(std::string_view subject) {
+[[gnu::always_inline]] inline EntrySlab::Ref Sublist::make_literal(std::string_view subject, Subscription* only) {
   const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(subject.size(), false));
-  Entry* entry = entry_at(ref);
-  std::memset(static_cast<void*>(entry), 0, Entry::kHeader);
-  entry->text_size = static_cast<uint32_t>(subject.size());
-  put(const_cast<char*>(entry->text_data()), subject);
+  Entry::make(slab_.at(ref), subject, false, only);
   return ref;
 }
 
@@ -100,15 +97,15 @@ EntrySlab::Ref Sublist::find_or_create_literal(std::string_view subject, uint64_
   assert(!subject.empty() && subject.size() <= kMaxSubjectBytes);
   EntrySlot* vacancy;
   const EntrySlot* slot = literals_.find(
-      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); }, vacancy);
+      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->literal_is(subject); }, vacancy);
   if (slot != nullptr) return slot->ref;
-  const EntrySlab::Ref ref = make_literal(subject);
+  const EntrySlab::Ref ref = make_literal(subject, nullptr);
   literals_.insert_at(vacancy, {tag_of(hash), ref});
   return ref;
 }
 
 void Sublist::erase_entry_if_empty(Entry* entry, uint64_t hash) {
-  if (entry->crowded || entry->only != nullptr) return;
+  if (entry->crowded || entry->only() != nullptr) return;
   if (entry->pattern) {
     if (entry->shards() != 0) return;
     wild_->patterns.erase(entry);
@@ -129,10 +126,7 @@ void Sublist::erase_entry_if_empty(Entry* entry, uint64_t hash) {
 // Has a plain subscription that other shards know by this hash. Their interest must not end with the first of two
 // subjects they cannot tell apart.
 [[gnu::always_inline]] inline bool Sublist::wants_literal(uint64_t hash) const {
-  return literals_.find(tag_of(hash), [&](const EntrySlot& slot) {
-    const Entry& entry = *entry_at(slot.ref);
-    return has_plain(entry) && RemoteSlot::confuses(hash_(entry.text()), hash);
-  }) != nullptr;
+  return literals_.find(tag_of(hash), [&](const EntrySlot& slot) { return has_plain(*entry_at(slot.ref)); }) != nullptr;
 }
 
 // The entry's subscribers are about to change or have just changed: no cached match may go on showing the old ones.
@@ -147,23 +141,23 @@ void Sublist::touch(const Entry& entry, uint64_t hash) {
 Crowd& Sublist::crowd_of(Entry* entry) {
   if (!entry->crowded) {
     auto* crowd = new Crowd;
-    if (entry->only != nullptr) crowd->plain.add(entry->only);
-    entry->crowd = crowd;
+    if (entry->only() != nullptr) crowd->plain.add(entry->only());
+    entry->set_crowd(crowd);
     entry->crowded = 1;
     crowd_bytes_ += heap_bytes(*crowd);
   }
-  return *entry->crowd;
+  return *entry->crowd();
 }
 
 // Back to the header when that is enough.
 void Sublist::thin_out(Entry* entry) {
   if (!entry->crowded) return;
-  Crowd* crowd = entry->crowd;
+  Crowd* crowd = entry->crowd();
   if (!crowd->groups.empty() || crowd->plain.size() > 1) return;
   Subscription* const left = crowd->plain.empty() ? nullptr : crowd->plain.list().front();
   crowd_bytes_ -= heap_bytes(*crowd);
   delete crowd;
-  entry->only = left;
+  entry->set_only(left);
   entry->crowded = 0;
 }
 
@@ -200,7 +194,7 @@ Group* Sublist::find_or_create_group(Entry* entry, std::string_view queue) {
 
 void Sublist::erase_group_if_empty(Group* group) {
   if (!group->members.empty() || !group->remote.empty()) return;
-  Crowd& crowd = *group->entry->crowd;
+  Crowd& crowd = *group->entry->crowd();
   crowd_bytes_ -= heap_bytes(*group);
   if (crowd.by_name != nullptr) {
     crowd.by_name->erase(group->queue);
@@ -259,20 +253,19 @@ InterestChange Sublist::insert_literal(Subscription& sub, std::string_view subje
   const InterestChange change{.kind = InterestChange::Kind::kFirst, .literal = true, .wanted = true, .hash = hash};
   EntrySlot* vacancy;
   const EntrySlot* slot = literals_.find(
-      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); }, vacancy);
+      tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->literal_is(subject); }, vacancy);
   if (slot != nullptr) [[unlikely]] {
     sub.entry = slot->ref;
     return add_plain(sub, entry_at(slot->ref), change);
   }
-  sub.entry = make_literal(subject);
-  entry_at(sub.entry)->only = &sub;
+  sub.entry = make_literal(subject, &sub);
   literals_.insert_at(vacancy, {tag_of(hash), sub.entry});
   return change;
 }
 
 InterestChange Sublist::add_plain(Subscription& sub, Entry* entry, InterestChange change) {
-  if (!entry->crowded && entry->only == nullptr) {
-    entry->only = &sub;
+  if (!entry->crowded && entry->only() == nullptr) {
+    entry->set_only(&sub);
     return change;
   }
   Crowd& crowd = crowd_of(entry);
@@ -302,11 +295,11 @@ InterestChange Sublist::remove(Subscription& sub) {
     change = {.kind = InterestChange::Kind::kWeight, .weight = static_cast<uint32_t>(group->local_weight)};
     erase_group_if_empty(group);
   } else if (entry->crowded) {
-    const Measured measured(crowd_bytes_, *entry->crowd);
-    entry->crowd->plain.remove(&sub);
-    if (entry->crowd->plain.empty()) change.kind = InterestChange::Kind::kLast;
+    const Measured measured(crowd_bytes_, *entry->crowd());
+    entry->crowd()->plain.remove(&sub);
+    if (entry->crowd()->plain.empty()) change.kind = InterestChange::Kind::kLast;
   } else {
-    entry->only = nullptr;
+    entry->set_only(nullptr);
     change.kind = InterestChange::Kind::kLast;
   }
   sub.entry = 0;
@@ -368,11 +361,12 @@ uint32_t Sublist::local_interest(std::string_view subject, std::string_view queu
   const Entry* entry = find_entry(subject);
   if (entry == nullptr) return 0;
   if (queue.empty()) {
-    const auto plain = match_of(*entry).plain;
+    Subscription* only;
+    const auto plain = match_of(*entry, only).plain;
     return std::all_of(plain.begin(), plain.end(), left_out) ? 0 : 1;
   }
   if (!entry->crowded) return 0;
-  const Group* group = find_group_named(*entry->crowd, queue);
+  const Group* group = find_group_named(*entry->crowd(), queue);
   if (group == nullptr) return 0;
   uint64_t weight = group->local_weight;
   if (except != nullptr || except_origin != kNoOrigin) {
@@ -386,7 +380,7 @@ uint32_t Sublist::remote_interest(std::string_view subject, std::string_view que
   const Entry* entry = find_entry(subject);
   if (entry == nullptr) return 0;
   if (queue.empty()) return entry->shards() != 0 ? 1 : 0;
-  const Group* group = entry->crowded ? find_group_named(*entry->crowd, queue) : nullptr;
+  const Group* group = entry->crowded ? find_group_named(*entry->crowd(), queue) : nullptr;
   return group == nullptr ? 0 : static_cast<uint32_t>(std::min<uint64_t>(group->remote_weight, UINT32_MAX / 2));
 }
 
@@ -394,11 +388,12 @@ Subscription* Sublist::find_of(const Session& session, std::string_view subject,
                                OriginId origin) const {
   const Entry* entry = find_entry(subject);
   if (entry == nullptr) return nullptr;
+  Subscription* only;
   std::span<Subscription* const> among;
   if (queue.empty()) {
-    among = match_of(*entry).plain;
+    among = match_of(*entry, only).plain;
   } else if (entry->crowded) {
-    if (const Group* group = find_group_named(*entry->crowd, queue)) among = group->members.list();
+    if (const Group* group = find_group_named(*entry->crowd(), queue)) among = group->members.list();
   }
   const auto found = std::find_if(among.begin(), among.end(), [&](const Subscription* sub) {
     return sub->session == &session && sub->origin() == origin;
@@ -424,7 +419,7 @@ void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interest
   Entry* entry = interested ? entry_at(find_or_create_pattern(subject)) : find_entry(subject);
   if (entry == nullptr || ((entry->shards() & bit) != 0) == interested) return;
   touch(*entry, 0);
-  entry->shards() ^= bit;
+  entry->set_shards(entry->shards() ^ bit);
   erase_entry_if_empty(entry, 0);
 }
 
@@ -432,11 +427,11 @@ void Sublist::set_remote(uint32_t shard, std::string_view subject, bool interest
                                                                bool interested) {
   RemoteSlot* vacancy;
   RemoteSlot* const slot = table.find(
-      tag_of(hash), [&](const RemoteSlot& each) { return each.is(hash); }, vacancy);
-  // First of all: the bit may be set for another subject of the same 48 bits, and this one's cached match lack it.
+      tag_of(hash), [](const RemoteSlot&) { return true; }, vacancy);
+  // First of all: the bit may be set for another subject of the same 32 bits, and this one's cached match lack it.
   if (active_ != nullptr) active_->cache.erase(hash);
   if ((slot != nullptr && (slot->shards & bit) != 0) == interested) return;
-  if (slot == nullptr) table.insert_at(vacancy, {tag_of(hash), RemoteSlot::next_of(hash), bit});
+  if (slot == nullptr) table.insert_at(vacancy, {tag_of(hash), bit});
   else if (slot->shards == bit) table.erase(slot);
   else slot->shards ^= bit;
 }
@@ -478,7 +473,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
   assert(shard < kMaxShards && shard != shard_ && !queue.empty());
   Entry* entry = weight > 0 ? entry_to_change(subject) : find_entry(subject);
   if (entry == nullptr) return;
-  if (weight == 0 && (!entry->crowded || find_group_named(*entry->crowd, queue) == nullptr)) return;
+  if (weight == 0 && (!entry->crowded || find_group_named(*entry->crowd(), queue) == nullptr)) return;
   Group* group = find_or_create_group(entry, queue);
   const auto place = std::find_if(group->remote.begin(), group->remote.end(),
                                   [&](const ShardWeight& each) { return each.shard == shard; });
@@ -501,13 +496,14 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
 
 // ---- matching
 
-[[gnu::always_inline]] inline Match Sublist::match_of(const Entry& entry) {
+[[gnu::always_inline]] inline Match Sublist::match_of(const Entry& entry, Subscription*& only) {
   Match match;
   if (!entry.crowded) {
-    match.plain = {&entry.only, entry.only == nullptr ? size_t{0} : size_t{1}};
+    only = entry.only();
+    match.plain = {&only, only == nullptr ? size_t{0} : size_t{1}};
   } else {
-    match.plain = entry.crowd->plain.list();
-    match.groups = entry.crowd->views;
+    match.plain = entry.crowd()->plain.list();
+    match.groups = entry.crowd()->views;
   }
   if (entry.pattern) match.shards = entry.shards();
   return match;
@@ -531,7 +527,7 @@ void Sublist::set_remote_queue(uint32_t shard, std::string_view subject, std::st
     return counted(match_slow(hash, subject, literal, shards));
   }
   Match match;
-  if (literal != nullptr) match = match_of(*literal);
+  if (literal != nullptr) match = match_of(*literal, only_);
   match.shards = shards;
   return counted(match);
 }
@@ -562,7 +558,7 @@ void Sublist::prefetch_receiver(uint64_t prepared) const {
   const EntrySlot* slot = literals_.find(tag_of(prepared), [](const EntrySlot&) { return true; });
   if (slot == nullptr) return;
   const Entry* entry = entry_at(slot->ref);
-  if (!entry->crowded && entry->only != nullptr) __builtin_prefetch(entry->only, 1);
+  if (!entry->crowded && entry->only() != nullptr) __builtin_prefetch(entry->only(), 1);
 }
 
 // A literal no pattern matches is marked so and needs no cache; anything else is put together and, at its second time,
@@ -577,18 +573,18 @@ Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* litera
   if (literal != nullptr && found_.empty()) {
     literal->bucket = patterns.bucket_of(subject);
     literal->alone = patterns.created(literal->bucket);
-    match = match_of(*literal);
+    match = match_of(*literal, only_);
     match.shards = shards;
     if (literal->alone != 0) return match;
   } else {
     if (literal != nullptr) found_.push_back(literal);
     if (found_.size() == 1) {
-      match = match_of(*found_.front());
+      match = match_of(*found_.front(), only_);
     } else {
       plain_.clear();
       groups_.clear();
       for (const Entry* entry : found_) {
-        const Match part = match_of(*entry);
+        const Match part = match_of(*entry, only_);
         plain_.insert(plain_.end(), part.plain.begin(), part.plain.end());
         groups_.insert(groups_.end(), part.groups.begin(), part.groups.end());
         match.shards |= part.shards;
@@ -600,6 +596,7 @@ Match Sublist::match_slow(uint64_t hash, std::string_view subject, Entry* litera
     }
     match.shards |= shards;
   }
+  if (match.plain.data() == &only_) copy = MatchCache::Copy::kLists;
   MatchCache& cache = active_->cache;
   if (cache.admit(hash)) {
     const auto stamps = [&](uint8_t bucket) { return patterns.changed(bucket); };
@@ -672,7 +669,7 @@ SublistStats Sublist::stats() const {
   stats.cache_hits = matches_ - slow_matches_;
   stats.max_fanout = max_fanout_;
   if (matches_ > 0) stats.avg_fanout = static_cast<double>(fanout_) / static_cast<double>(matches_);
-  stats.memory_bytes = sizeof(*this) + segments_.memory_bytes() + literals_.memory_bytes() + remote_.memory_bytes() +
+  stats.memory_bytes = sizeof(*this) + pages_.memory_bytes() + literals_.memory_bytes() + remote_.memory_bytes() +
                        slab_.memory_bytes() + crowd_bytes_ + found_.capacity() * sizeof(Entry*) +
                        plain_.capacity() * sizeof(Subscription*) + groups_.capacity() * sizeof(QueueGroup) +
                        merged_members_.capacity() * sizeof(Subscription*) +

@@ -3,9 +3,9 @@
 // Owned, read and written by one shard only: no locks, no atomics. It is that shard's replica of the whole server's
 // interest:
 //   local   the shard's own subscriptions, exact;
-//   remote  the other shards' interest, as small as it can be: a literal subject is 48 bits of its keyed hash -> set of
+//   remote  the other shards' interest, as small as it can be: a literal subject is 32 bits of its keyed hash -> set of
 //           shards (a false hit costs one wasted ring record, the target matches exactly; a shard with two subjects of
-//           the same 48 bits says so until the last of them goes), a pattern its text once with a set of shards, a
+//           the same 32 bits says so until the last of them goes), a pattern its text once with a set of shards, a
 //           queue group its subject and name once with one weight per shard.
 // Hashes are keyed with a per-process secret, the same for all shards: subjects are chosen by attackers.
 //
@@ -17,6 +17,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -145,11 +146,11 @@ class Sublist {
   void for_each(Visit&& visit) const {
     for_each_entry([&](const Entry& entry) {
       if (!entry.crowded) {
-        if (entry.only != nullptr) visit(*entry.only);
+        if (entry.only() != nullptr) visit(*entry.only());
         return;
       }
-      for (Subscription* sub : entry.crowd->plain.list()) visit(*sub);
-      for (const Group* group : entry.crowd->groups) {
+      for (Subscription* sub : entry.crowd()->plain.list()) visit(*sub);
+      for (const Group* group : entry.crowd()->groups) {
         for (Subscription* sub : group->members.list()) visit(*sub);
       }
     });
@@ -161,10 +162,10 @@ class Sublist {
     const Entry* entry = find_entry(subject);
     if (entry == nullptr) return;
     if (!entry->crowded) {
-      if (queue.empty() && entry->only != nullptr) visit(*entry->only);
+      if (queue.empty() && entry->only() != nullptr) visit(*entry->only());
     } else if (queue.empty()) {
-      for (Subscription* sub : entry->crowd->plain.list()) visit(*sub);
-    } else if (const Group* group = find_group_named(*entry->crowd, queue)) {
+      for (Subscription* sub : entry->crowd()->plain.list()) visit(*sub);
+    } else if (const Group* group = find_group_named(*entry->crowd(), queue)) {
       for (Subscription* sub : group->members.list()) visit(*sub);
     }
   }
@@ -198,18 +199,21 @@ class Sublist {
  private:
   static constexpr uint64_t kLarge = 16384;
 
-  // What sixteen of the other shards have of a literal subject. 8 bytes: paid for on each shard, a million times.
+  // What sixteen of the other shards have of a literal subject. 6 bytes: paid for on each shard, a million times. The
+  // tag is all there is of the hash: beside a million subjects, one of 4300 that nobody wants crosses for nothing.
   struct RemoteSlot {
     static constexpr uint32_t kShards = 16;
-    uint32_t high;  // of the hash,
-    uint16_t next;  // and its next bits
+    std::array<uint16_t, 2> tag_halves;
     uint16_t shards;
-    uint32_t tag() const { return high; }
-    bool is(uint64_t hash) const { return high == tag_of(hash) && next == next_of(hash); }
+    RemoteSlot(uint32_t tag, uint16_t shards) : shards(shards) { std::memcpy(&tag_halves, &tag, sizeof(tag)); }
+    uint32_t tag() const {
+      uint32_t tag;
+      std::memcpy(&tag, &tag_halves, sizeof(tag));
+      return tag;
+    }
     bool empty() const { return shards == 0; }
-    static uint16_t next_of(uint64_t hash) { return static_cast<uint16_t>(hash >> 16); }
-    static bool confuses(uint64_t a, uint64_t b) { return a >> 16 == b >> 16; }
   };
+  static_assert(sizeof(RemoteSlot) == 6);
   using RemoteTable = SlotTable<RemoteSlot>;
   using MoreRemote = std::array<RemoteTable, kMaxShards / RemoteSlot::kShards - 1>;
 
@@ -229,11 +233,11 @@ class Sublist {
   }
   [[gnu::always_inline]] Entry* find_literal(uint64_t hash, std::string_view subject) const {
     const EntrySlot* slot =
-        literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->text_is(subject); });
+        literals_.find(tag_of(hash), [&](const EntrySlot& each) { return entry_at(each.ref)->literal_is(subject); });
     return slot == nullptr ? nullptr : entry_at(slot->ref);
   }
   [[gnu::always_inline]] static RemoteSlot* find_remote(const RemoteTable& table, uint64_t hash) {
-    return table.find(tag_of(hash), [&](const RemoteSlot& slot) { return slot.is(hash); });
+    return table.find(tag_of(hash), [](const RemoteSlot&) { return true; });
   }
   ShardSet remote_shards(uint64_t hash) const {
     ShardSet shards = 0;
@@ -247,7 +251,7 @@ class Sublist {
   Entry* find_entry(std::string_view subject) const;
   EntrySlab::Ref find_or_create_literal(std::string_view subject, uint64_t hash);
   EntrySlab::Ref find_or_create_pattern(std::string_view subject);
-  EntrySlab::Ref make_literal(std::string_view subject);
+  EntrySlab::Ref make_literal(std::string_view subject, Subscription* only);
   // Finds or makes the entry of any subject, and makes cached matches forget it.
   Entry* entry_to_change(std::string_view subject);
   uint64_t hash_of(const Entry& entry) const { return entry.pattern ? 0 : hash_(entry.text()); }
@@ -260,13 +264,14 @@ class Sublist {
   void thin_out(Entry* entry);
   Group* find_group_named(const Crowd& crowd, std::string_view queue) const;
   Group* find_or_create_group(Entry* entry, std::string_view queue);
-  void refresh(Group& group) { group.entry->crowd->views[group.index] = group.view(); }
+  void refresh(Group& group) { group.entry->crowd()->views[group.index] = group.view(); }
   void erase_group_if_empty(Group* group);
 
   static bool has_plain(const Entry& entry) {
-    return entry.crowded ? !entry.crowd->plain.empty() : entry.only != nullptr;
+    return entry.crowded ? !entry.crowd()->plain.empty() : entry.only() != nullptr;
   }
-  static Match match_of(const Entry& entry);
+  // `only` is where a match of one subscription finds it.
+  static Match match_of(const Entry& entry, Subscription*& only);
   Match match_hashed(std::string_view subject, uint64_t hash);
   Match match_slow(uint64_t hash, std::string_view subject, Entry* literal, ShardSet shards);
   bool merge_groups();
@@ -276,7 +281,7 @@ class Sublist {
   static void visit_local(const Entry& entry, Visit&& visit) {
     if (has_plain(entry)) visit(entry.text(), std::string_view(), uint32_t{0});
     if (!entry.crowded) return;
-    for (const Group* group : entry.crowd->groups) {
+    for (const Group* group : entry.crowd()->groups) {
       if (group->local_weight > 0)
         visit(entry.text(), std::string_view(group->queue), static_cast<uint32_t>(group->local_weight));
     }
@@ -290,9 +295,9 @@ class Sublist {
 
   const KeyedHash hash_;
   const uint32_t shard_;
-  SegmentSlab segments_;
-  SlotTable<EntrySlot> literals_{segments_};
-  RemoteTable remote_{segments_};            // literals; of shards 0 to 15
+  PageSlab pages_;
+  SlotTable<EntrySlot> literals_{pages_};
+  RemoteTable remote_{pages_};               // literals; of shards 0 to 15
   std::unique_ptr<MoreRemote> remote_more_;  // of the others, while they have any
   Wild* active_ = nullptr;                   // wild_, while there are patterns
   uint64_t matches_ = 0;
@@ -305,6 +310,7 @@ class Sublist {
   uint64_t removes_ = 0;
   uint64_t crowd_bytes_ = 0;
   std::unique_ptr<Wild> wild_;
+  Subscription* only_ = nullptr;  // of the latest match, if it is one entry's only one
   // A match of several entries is assembled here unless the cache takes it.
   std::vector<Entry*> found_;
   std::vector<Subscription*> plain_;

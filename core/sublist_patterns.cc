@@ -213,7 +213,7 @@ PatternIndex::Parsed PatternIndex::parse(std::string_view pattern) const {
 }
 
 EntrySlot* PatternIndex::find_slot(uint64_t key, std::string_view pattern) const {
-  return table_.find(tag_of(key), [&](const EntrySlot& slot) { return entry_at(slot.ref)->text_is(pattern); });
+  return table_.find(tag_of(key), [&](const EntrySlot& slot) { return entry_at(slot.ref)->text() == pattern; });
 }
 
 Entry* PatternIndex::find(std::string_view pattern) const {
@@ -235,11 +235,7 @@ EntrySlab::Ref PatternIndex::find_or_create(std::string_view pattern) {
   }
 
   const EntrySlab::Ref ref = slab_.allocate(Entry::cell_bytes(pattern.size(), true));
-  Entry* entry = entry_at(ref);
-  std::memset(static_cast<void*>(entry), 0, Entry::kHeader + sizeof(ShardSet));
-  entry->pattern = 1;
-  entry->text_size = static_cast<uint32_t>(pattern.size());
-  std::memcpy(const_cast<char*>(entry->text_data()), pattern.data(), pattern.size());
+  Entry* entry = Entry::make(slab_.at(ref), pattern, true, nullptr);
   const std::string_view first = first_token(pattern);
   entry->bucket = bucket_of(pattern);
 
@@ -261,7 +257,7 @@ EntrySlab::Ref PatternIndex::find_or_create(std::string_view pattern) {
 
   if (is_pwc(first) || pattern == ">") {
     created_wild_++;
-  } else if (created_[entry->bucket] < UINT32_MAX) {
+  } else if (created_[entry->bucket] < Entry::kMaxAlone) {
     created_[entry->bucket]++;
   }
   touch(*entry);
@@ -269,9 +265,9 @@ EntrySlab::Ref PatternIndex::find_or_create(std::string_view pattern) {
 }
 
 void PatternIndex::touch(const Entry& entry) {
-  const char first = entry.text_data()[0];
-  const bool alone = entry.text_size == 1 || entry.text_data()[1] == '.';
-  if (alone && (first == '*' || first == '>')) changed_wild_++;
+  const std::string_view text = entry.text();
+  const bool alone = text.size() == 1 || text[1] == '.';
+  if (alone && (text[0] == '*' || text[0] == '>')) changed_wild_++;
   else changed_[entry.bucket]++;
 }
 
@@ -388,7 +384,7 @@ void PatternIndex::collect(std::string_view subject, std::vector<Entry*>& out) {
       slot = table_.find(tag_of(keys[i]), same);
     if (slot == nullptr) continue;
     Entry* entry = entry_at(slot->ref);
-    __builtin_prefetch(entry->only);
+    __builtin_prefetch(entry->only());
     out.push_back(entry);
   }
 

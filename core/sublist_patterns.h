@@ -102,10 +102,10 @@ class PatternIndex {
 
   uint8_t bucket_of(std::string_view subject) const { return static_cast<uint8_t>(hash_(first_token(subject))); }
   uint64_t changed(uint8_t bucket) const { return changed_[bucket] + changed_wild_; }
-  // 0 = cannot be told any more (an Entry has 32 bits for it): such a literal asks the cache instead.
+  // 0 = cannot be told any more (an Entry has 30 bits for it): such a literal asks the cache instead.
   uint32_t created(uint8_t bucket) const {
     const uint64_t stamp = created_[bucket] + created_wild_ + 1;
-    return stamp > UINT32_MAX ? 0 : static_cast<uint32_t>(stamp);
+    return stamp > Entry::kMaxAlone ? 0 : static_cast<uint32_t>(stamp);
   }
 
   template <class Visit>

@@ -48,9 +48,9 @@ uint32_t Slab<kUnit, kMaxCell, kMinChunk>::add_chunk(uint32_t cell_units) {
   const size_t bytes = std::min(kMinChunk << doublings, kMaxChunkBytes);
   bases_[index] = static_cast<char*>(allocate_cells(bytes));
   bytes_ += bytes;
-  // Chunk 0 gives its first unit away so that no reference is 0.
+  // Chunk 0 gives its first 8 bytes away so that no reference is 0.
   chunks_[index] = {.bytes = static_cast<uint32_t>(bytes),
-                    .used_units = index == 0 ? 1u : 0u,
+                    .used_units = index == 0 ? uint32_t{8 / kUnit} : 0u,
                     .cell_units = static_cast<uint16_t>(cell_units)};
   class_chunks_[cell_units]++;
   link(index);
@@ -76,7 +76,7 @@ typename Slab<kUnit, kMaxCell, kMinChunk>::Ref Slab<kUnit, kMaxCell, kMinChunk>:
       chunk.live++;
       return (index << kUnitBits) | unit;
     }
-    // All 16 GiB of small cells are taken: what follows is slower, not wrong.
+    // All 8 GiB of small cells are taken: what follows is slower, not wrong.
   }
   void* cell = std::malloc(bytes);
   if (cell == nullptr) throw std::bad_alloc();
@@ -133,6 +133,6 @@ uint64_t Slab<kUnit, kMaxCell, kMinChunk>::memory_bytes() const {
          (spare_chunks_.capacity() + spare_large_.capacity()) * sizeof(uint32_t) + large_.capacity() * sizeof(void*);
 }
 
-template class Slab<8, 512, 1024>;
+template class Slab<4, 512, 1024>;
 
 }  // namespace peregrine::core

@@ -30,8 +30,9 @@ class Slab {
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  // Never returns 0; the cell is at least `bytes` long, 8-byte aligned, not cleared.
-  Ref allocate(size_t bytes) {
+  // Never returns 0; the cell is at least `bytes` long, aligned to kUnit, to 8 if `bytes` is a multiple of it, not
+  // cleared.
+  [[gnu::always_inline]] Ref allocate(size_t bytes) {
     if (bytes <= kMaxCell) [[likely]] {
       const uint32_t index = roomy_[(bytes + kUnit - 1) / kUnit];
       if (index != kNone) [[likely]] {
@@ -125,7 +126,7 @@ class Slab {
 };
 
 // The index's entries: a header and a subject.
-using EntrySlab = Slab<8, 512, 1024>;
-extern template class Slab<8, 512, 1024>;
+using EntrySlab = Slab<4, 512, 1024>;
+extern template class Slab<4, 512, 1024>;
 
 }  // namespace peregrine::core

@@ -1,4 +1,5 @@
-// One subscription: plain data, 32 bytes, because there may be ten million of them.
+// One subscription: plain data, 32 bytes, because there may be ten million of them. (Aligned to 16: the index keeps 44
+// bits of its address, sublist_entry.h.)
 //
 // Owns: its sid when that is longer than 8 bytes. Belongs to one session and so to that session's shard; no other
 // thread looks at it. Subject and queue name are not here: the index stores each text once (Sublist::subject_of,
@@ -20,7 +21,7 @@ namespace peregrine::core {
 
 class Session;
 
-class Subscription {
+class alignas(16) Subscription {
  public:
   static constexpr size_t kMaxSid =
       UINT16_MAX;  // far above any max_control_line in use; the session refuses longer ones

@@ -83,7 +83,7 @@ TEST(LiteralBatch, AnotherAccountOrSideTakesAnotherRecord) {
 TEST(LiteralBatch, WhatComesAndGoesIsNotTold) {
   Ring ring(16384);
   LiteralBatch batch;
-  constexpr uint64_t kA = 11 << 16, kB = 12 << 16, kC = 13 << 16, kLikeC = kC | 1;
+  constexpr uint64_t kA = uint64_t{11} << 32, kB = uint64_t{12} << 32, kC = uint64_t{13} << 32, kLikeC = kC | 1;
   const auto add = [&](uint64_t hash, bool interested) { ASSERT_TRUE(batch.add(ring, kSide, 0, hash, interested)); };
   add(kA, true);
   add(kA, false);
@@ -118,7 +118,7 @@ TEST(LiteralBatch, AFullRingSaysNo) {
   Ring ring(1024);
   LiteralBatch batch;
   uint64_t added = 0;
-  while (batch.add(ring, kSide, 0, (1000 + added) << 16, true)) ++added;
+  while (batch.add(ring, kSide, 0, (1000 + added) << 32, true)) ++added;
   EXPECT_GT(added, 50u);
   EXPECT_FALSE(batch.add(ring, kSide, 0, 1, true));
   EXPECT_EQ(published(ring, batch).size(), added);
@@ -136,18 +136,18 @@ TEST(LiteralBatch, TheLastWordAgainstAMap) {
     LiteralBatch batch;
     constexpr uint64_t kSubjects = 24;
     const auto hash_of = [](uint64_t subject) {
-      return (subject / 4 % 3 + 64 * (subject / 12)) << 16 | (subject % 4) / 2;
+      return (subject / 4 % 3 + 64 * (subject / 12)) << 32 | (subject % 4) / 2;
     };
     std::array<bool, kSubjects> subscribed{};
-    std::map<uint64_t, bool> known;  // by 48 bits
+    std::map<uint64_t, bool> known;  // by 32 bits
     const auto wanted = [&](uint64_t hash) {
       for (uint64_t each = 0; each < kSubjects; ++each) {
-        if (subscribed[each] && hash_of(each) >> 16 == hash >> 16) return true;
+        if (subscribed[each] && hash_of(each) >> 32 == hash >> 32) return true;
       }
       return false;
     };
     const auto look = [&] {
-      for (const Change& change : published(ring, batch)) known[change.hash >> 16] = change.interested;
+      for (const Change& change : published(ring, batch)) known[change.hash >> 32] = change.interested;
     };
     for (int step = 0; step < 20'000; ++step) {
       const uint64_t subject = random.below(kSubjects), hash = hash_of(subject);
@@ -161,7 +161,7 @@ TEST(LiteralBatch, TheLastWordAgainstAMap) {
       if (random.below(30) != 0) continue;
       look();
       for (uint64_t each = 0; each < kSubjects; ++each)
-        ASSERT_EQ(known[hash_of(each) >> 16], wanted(hash_of(each))) << "seed " << seed;
+        ASSERT_EQ(known[hash_of(each) >> 32], wanted(hash_of(each))) << "seed " << seed;
     }
   }
 }
