@@ -88,7 +88,7 @@ void Shard::begin_turn(int64_t now_ns, int64_t wall_ns) {
   now_ns_ = now_ns;
   wall_ns_ = wall_ns;
   ++turns_;
-  index_changes_ = 0;
+  index_changes_ = changes_told_ = 0;
   tracing_ = server_.log.enabled(LogLevel::kTrace);
 }
 

@@ -106,6 +106,8 @@ class Shard final : public ReleaseSink {
   // Deliveries that have come from other shards or gone to them so far: more may follow at once. (Not so with
   // interest.)
   uint64_t crossings() const { return crossings_; }
+  // Changes of interest in this turn, from sessions and from other shards.
+  uint32_t interest_changes() const { return index_changes_ + changes_told_; }
   // When the next turn must come at the latest.
   int64_t next_deadline_ns() const;
 
@@ -341,6 +343,7 @@ class Shard final : public ReleaseSink {
   static constexpr uint32_t kClosing = 8;  // as much work as so many changes
   uint32_t most_index_changes_ = kIndexChanges;
   uint32_t index_changes_ = 0;  // in this turn
+  uint32_t changes_told_ = 0;   // by other shards, in this turn
   void adapt_index_changes(int64_t worked_ns);
   std::deque<Session*> waiting_;  // for a turn that has time for them
   void go_on_with_waiting();

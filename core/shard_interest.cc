@@ -32,6 +32,7 @@ bool Shard::drain_interest() {
       any = true;
       ++ring_counters_.records_in;
       ring_counters_.bytes_in += size;
+      ++changes_told_;
       switch (static_cast<CrossingType>(bytes[0])) {
         case CrossingType::kHeap: {
           HeapRecord heap;
@@ -83,6 +84,7 @@ void Shard::on_literals(uint32_t from, const char* bytes) {
   std::memcpy(&record, bytes, sizeof(record));
   std::array<uint64_t, LiteralInterestRecord::kMost> hashes;
   std::memcpy(hashes.data(), bytes + sizeof(record), record.count * sizeof(uint64_t));
+  changes_told_ += record.count;
   Account& account = this->account(record.account);
   account.side(record.side)
       .set_remote_literals(from, {hashes.data(), record.count}, record.interested, record.void_ones);

@@ -257,7 +257,7 @@ void Reactor::run() {
   uint64_t crossings = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     if (turn()) {
-      if (judge != nullptr) judge->came(shard_.now_ns() - since, input_.bytes);
+      if (judge != nullptr) judge->came(shard_.now_ns() - since, input_.bytes, shard_.interest_changes());
       judge = nullptr;
       if (const int64_t pause = pacer_.pause_after(shard_.now_ns(), input_); pause > 0) {
         shard_.worked(0, backend_->now_ns());

@@ -18,13 +18,13 @@ TEST(SpinJudge, TriesItOutOneMillisecondOf32) {
 TEST(SpinJudge, LooksWhileWorkComesSoon) {
   SpinJudge judge(kSpinNs);
   EXPECT_FALSE(judge.try_it(kNoProbe));
-  for (int n = 0; n < 100; ++n) judge.came(20'000, 100);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, 0);
   EXPECT_TRUE(judge.try_it(kNoProbe));
 }
 
 TEST(SpinJudge, OneInVainIsForgivenAndManyAreNot) {
   SpinJudge judge(kSpinNs);
-  for (int n = 0; n < 100; ++n) judge.came(20'000, 100);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, 0);
   judge.in_vain();
   EXPECT_TRUE(judge.try_it(kNoProbe));
   for (int n = 0; n < 100; ++n) judge.in_vain();
@@ -34,7 +34,7 @@ TEST(SpinJudge, OneInVainIsForgivenAndManyAreNot) {
 TEST(SpinJudge, OneOfTwoInVainDoesNotPay) {
   SpinJudge judge(kSpinNs);
   for (int n = 0; n < 100; ++n) {
-    judge.came(20'000, 100);
+    judge.came(20'000, 100, 0);
     judge.in_vain();
   }
   EXPECT_FALSE(judge.try_it(kNoProbe));
@@ -42,16 +42,25 @@ TEST(SpinJudge, OneOfTwoInVainDoesNotPay) {
 
 TEST(SpinJudge, WhatComesMuchTooLateWasNotWorthIt) {
   SpinJudge judge(kSpinNs);
-  for (int n = 0; n < 100; ++n) judge.came(3 * kSpinNs, 100);
+  for (int n = 0; n < 100; ++n) judge.came(3 * kSpinNs, 100, 0);
   EXPECT_FALSE(judge.try_it(kNoProbe));
 }
 
 TEST(SpinJudge, BulkIsNotWaitedFor) {
   SpinJudge judge(kSpinNs);
-  for (int n = 0; n < 100; ++n) judge.came(20'000, 100);
-  for (int n = 0; n < 100; ++n) judge.came(20'000, SpinJudge::kBulkBytes);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, 0);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, SpinJudge::kBulkBytes, 0);
   EXPECT_FALSE(judge.try_it(kNoProbe));
-  for (int n = 0; n < 100; ++n) judge.came(20'000, SpinJudge::kBulkBytes - 1);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, SpinJudge::kBulkBytes - 1, 0);
+  EXPECT_TRUE(judge.try_it(kNoProbe));
+}
+
+TEST(SpinJudge, RowsOfSubscriptionsAreBulkToo) {
+  SpinJudge judge(kSpinNs);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, 0);
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, SpinJudge::kBulkChanges);
+  EXPECT_FALSE(judge.try_it(kNoProbe));
+  for (int n = 0; n < 100; ++n) judge.came(20'000, 100, SpinJudge::kBulkChanges - 1);
   EXPECT_TRUE(judge.try_it(kNoProbe));
 }
 
