@@ -32,7 +32,6 @@ bool Shard::drain_interest() {
       any = true;
       ++ring_counters_.records_in;
       ring_counters_.bytes_in += size;
-      ++changes_told_;
       switch (static_cast<CrossingType>(bytes[0])) {
         case CrossingType::kHeap: {
           HeapRecord heap;
@@ -70,11 +69,13 @@ void Shard::on_interest_record(uint32_t from, const char* bytes) {
       account.note_remote_origin(record.side, subject, queue, record.origin, record.change);
       if (server_.tells_origins && record.side == Side::kLeafs)
         account.note_origin(subject, queue, record.origin, record.change);
+      changes_told_ += record.followed ? 0 : 1;
       if (record.followed) peers_[from].origin = record.origin;
       else tell_listeners(account, record.side, subject, queue, record.origin);
       return;
     }
     default:
+      ++changes_told_;
       return on_interest(from, bytes);
   }
 }
