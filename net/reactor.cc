@@ -265,6 +265,7 @@ void Reactor::run() {
       }
       continue;
     }
+    pacer_.idle(shard_.now_ns());
     if (lull_.has_come(shard_.now_ns())) {
       backend_->rest();
       core::drop_spare_chunks();
