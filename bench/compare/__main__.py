@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
         "--scenario",
         action="append",
         default=[],
-        metavar="GLOB",
+        metavar="GLOB[,GLOB]",
         help="only these (repeatable; 'core': those of a run without arguments, 'all': every one)",
     )
     p.add_argument("--quick", action="store_true", help="one run of 0.5 s of each: a first impression")

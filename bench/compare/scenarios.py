@@ -345,8 +345,8 @@ SCENARIOS: list[Scenario] = [
 
 
 def select(patterns: list[str], full: bool) -> list[Scenario]:
-    """Scenarios matching any glob; 'core' and 'all' are sets of them; none given: the core ones."""
-    wanted = patterns or (["all"] if full else ["core"])
+    """Scenarios matching any glob (or list of them, with commas); 'core' and 'all' are sets; none given: the core ones."""
+    wanted = [each for p in patterns for each in p.split(",")] or (["all"] if full else ["core"])
 
     def matches(s: Scenario, p: str) -> bool:
         return p == "all" or (p == "core" and s.core) or fnmatch.fnmatch(s.name, p)

@@ -326,6 +326,7 @@ class Running(unittest.TestCase):
         self.assertTrue(all(s.core for s in scenarios.select([], False)))
         self.assertEqual(len(scenarios.select([], True)), len(scenarios.SCENARIOS))
         self.assertEqual([s.name for s in scenarios.select(["shards-fan-*"], False)], [f"shards-fan-{n}" for n in (1, 2, 4)])
+        self.assertEqual([s.name for s in scenarios.select(["churn,fan-100", "idle"], False)], ["fan-100", "churn", "idle"])
         with self.assertRaises(SystemExit):
             scenarios.select(["nobody"], False)
 
